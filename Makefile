@@ -1,0 +1,61 @@
+# Every target sets up what it needs first; where that is done already it takes no time.
+
+PYTHON ?= python3
+ENGINE ?= auto
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Tiny models are fastest, and least disturbed by other programs, on one thread.
+ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
+SETUP = $(PYTHON) -m rlkit.bootstrap $(VENV) --engine $(ENGINE) --extras
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab bench lint format model doctor clean
+
+help: ## list the targets (this is the default)
+	@echo "make TARGET [PYTHON=python3.12] [ENGINE=auto|cpu|gpu|none]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## train the embedded model with GRPO: make demo SEED=3 ARGS="--engine hf"
+	@$(SETUP) ""
+	@$(ONE_THREAD) $(BIN)/rlkit demo $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+test: ## run all tests, the notebooks among them, then the linter: make test ARGS="-k advantages"
+	@$(SETUP) lab,dev
+	$(ONE_THREAD) $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+		--nbval-sanitize-with tests/sanitize.cfg tests $(wildcard notebooks) $(ARGS)
+	$(BIN)/ruff check .
+
+lab: ## open JupyterLab on the notebooks
+	@$(SETUP) lab
+	$(ONE_THREAD) $(BIN)/jupyter lab notebooks $(ARGS)
+
+bench: ## measure time and memory into benchmarks/results: make bench ONLY=logprobs ARGS=--quick
+	@$(SETUP) bench
+	@set -e; for name in $(or $(ONLY),$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+		echo "benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); \
+	done
+
+lint: ## check style, formatting and types
+	@$(SETUP) lab,dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: ## format the code
+	@$(SETUP) lab,dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+model: ## rebuild the embedded model (same seed, same weights)
+	@$(SETUP) ""
+	$(ONE_THREAD) $(BIN)/python -m rlkit.embedded $(ARGS)
+
+doctor: ## say what is installed, what runs on this machine, and what to do about the rest
+	@$(SETUP) ""
+	@$(BIN)/python -m rlkit.doctor $(ARGS)
+
+clean: ## remove the environment and all caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

@@ -1,0 +1,66 @@
+"""rlkit: reinforcement learning of language models, taught in Jupyter.
+
+    from rlkit import GRPOConfig, GRPOTrainer, load_model, rewards, tasks
+
+Importing the package is instant and imports nothing heavy: torch, transformers and vLLM are loaded when the
+first name that needs them is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; at run time __getattr__ does the work
+    from rlkit import engines, objectives, rewards, runs, tasks
+    from rlkit.config import GRPOConfig
+    from rlkit.models import load_model
+    from rlkit.rollout import Completion, Rollout
+    from rlkit.runs import Run
+    from rlkit.trainers.callbacks import Callback
+    from rlkit.trainers.grpo import GRPOTrainer
+
+    __version__: str
+
+__all__ = [
+    "Callback",
+    "Completion",
+    "GRPOConfig",
+    "GRPOTrainer",
+    "Rollout",
+    "Run",
+    "engines",
+    "load_model",
+    "objectives",
+    "rewards",
+    "runs",
+    "tasks",
+]
+
+_HOME = {  # exported name -> the module that defines it
+    "Callback": "rlkit.trainers.callbacks",
+    "Completion": "rlkit.rollout",
+    "GRPOConfig": "rlkit.config",
+    "GRPOTrainer": "rlkit.trainers.grpo",
+    "Rollout": "rlkit.rollout",
+    "Run": "rlkit.runs",
+    "load_model": "rlkit.models",
+}
+_SUBMODULES = frozenset({"engines", "objectives", "rewards", "runs", "tasks"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"rlkit.{name}")
+    elif name == "__version__":
+        value = importlib.import_module("rlkit._version").version()
+    else:
+        raise AttributeError(f"module 'rlkit' has no attribute {name!r}. It has: {', '.join(__all__)}.")
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

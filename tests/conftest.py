@@ -1,0 +1,36 @@
+"""What holds for every test: one thread, no network, no real vLLM where it has no wheel.
+
+The environment is set here, before torch is imported anywhere; notebook kernels that nbval starts inherit it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads wait for each other on a busy machine
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the Hub is a mistake: fail, do not wait
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["VLLM_NO_USAGE_STATS"] = "1"
+
+if importlib.util.find_spec("hypothesis"):
+    from hypothesis import settings
+
+    # No deadline: timings belong to benchmarks. Derandomised in CI, which must not fail by chance.
+    settings.register_profile("rlkit", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+    settings.load_profile("rlkit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `engine` where vLLM is not installed; in CI on Linux they fail instead."""
+    if importlib.util.find_spec("vllm") or (sys.platform == "linux" and os.environ.get("CI")):
+        return
+    skip = pytest.mark.skip(reason="vLLM is not installed here (it has wheels for Linux only)")
+    for item in items:
+        if "engine" in item.keywords:
+            item.add_marker(skip)
