@@ -1,0 +1,84 @@
+"""The mathematics of the objectives: tensors in, tensors out, nothing held and nothing logged.
+
+What flows through, in the order of a step: rewards become advantages A (`advantages`), log-probabilities
+become ratios rho and clipped terms (`ratios`) and KL terms (`kl`), every token gets a weight
+(`normalisers`), and `policy_loss` adds it all up (`loss`).
+
+Symbols: A advantage, rho ratio, o_i completion i, eps clip range, beta KL coefficient. Sizes: P prompts,
+G completions a prompt, F reward functions, N = P * G completions, T tokens of a completion (padded).
+
+Names are looked up on first use, so that `rlkit.objectives.names` can be read without loading torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rlkit.objectives.names import (
+    ADVANTAGE_BASELINES,
+    ADVANTAGE_SCALES,
+    IMPORTANCE_SAMPLING_LEVELS,
+    KL_ESTIMATORS,
+    LOSS_TYPES,
+    MISMATCH_MODES,
+)
+
+if TYPE_CHECKING:
+    from rlkit.objectives.advantages import Advantages, group_advantages, weighted_total
+    from rlkit.objectives.kl import kl_estimate
+    from rlkit.objectives.loss import ObjectiveWarning, PolicyLoss, policy_loss
+    from rlkit.objectives.normalisers import LossTotals, apply_truncation_mask, token_weights
+    from rlkit.objectives.ratios import ClippedTerm, clipped_term, importance_ratio, mismatch_weight
+
+_HOME = {
+    "Advantages": "advantages",
+    "group_advantages": "advantages",
+    "weighted_total": "advantages",
+    "kl_estimate": "kl",
+    "ObjectiveWarning": "loss",
+    "PolicyLoss": "loss",
+    "policy_loss": "loss",
+    "LossTotals": "normalisers",
+    "apply_truncation_mask": "normalisers",
+    "token_weights": "normalisers",
+    "ClippedTerm": "ratios",
+    "clipped_term": "ratios",
+    "importance_ratio": "ratios",
+    "mismatch_weight": "ratios",
+}
+
+__all__ = [
+    "ADVANTAGE_BASELINES",
+    "ADVANTAGE_SCALES",
+    "IMPORTANCE_SAMPLING_LEVELS",
+    "KL_ESTIMATORS",
+    "LOSS_TYPES",
+    "MISMATCH_MODES",
+    "Advantages",
+    "ClippedTerm",
+    "LossTotals",
+    "ObjectiveWarning",
+    "PolicyLoss",
+    "apply_truncation_mask",
+    "clipped_term",
+    "group_advantages",
+    "importance_ratio",
+    "kl_estimate",
+    "mismatch_weight",
+    "policy_loss",
+    "token_weights",
+    "weighted_total",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
