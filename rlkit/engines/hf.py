@@ -1,0 +1,197 @@
+"""Generation with the trainer's own transformers model: no second engine, nothing to synchronise.
+
+The faster engine for tiny models, and the one for models or machines that vLLM does not know. Prompts are
+left-padded and read once each; their key/value cache is then repeated for the G completions. Rows that have
+ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+
+from rlkit.engines.base import Sampling, end_token_ids
+from rlkit.engines.sync import SyncReport
+from rlkit.errors import EngineError
+from rlkit.rollout import Completion
+
+_SHRINK_BELOW = 0.75  # drop ended rows once this share or less is still alive: each drop copies the cache
+
+
+class HFEngine:
+    """Batched sampling with a transformers model and its KV cache.
+
+    Args:
+        model: a causal LM; the trainer's own module, so its weights are always the current ones.
+        tokenizer: decodes completions and names the end-of-sequence token.
+        max_batch_rows: at most this many completions are decoded at once.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_batch_rows: int = 256) -> None:
+        import transformers
+
+        self.name = f"Hugging Face {transformers.__version__}"
+        self.max_batch_rows = max_batch_rows
+        self._model: Any = model
+        self._tokenizer = tokenizer
+        self._end_ids = end_token_ids(model, tokenizer)
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
+        model = self._open_model()
+        generator = torch.Generator(device=model.device).manual_seed(sampling.seed)
+        was_training = model.training
+        model.eval()
+        per_chunk = max(1, self.max_batch_rows // sampling.n)
+        completions: list[Completion] = []
+        try:
+            for start in range(0, len(prompts), per_chunk):
+                completions += self._generate_chunk(prompts[start : start + per_chunk], sampling, generator)
+        finally:
+            model.train(was_training)
+        texts = self._tokenizer.batch_decode(
+            [completion.token_ids for completion in completions], skip_special_tokens=True
+        )
+        for completion, text in zip(completions, texts, strict=True):
+            completion.text = text
+        return completions
+
+    @torch.inference_mode()
+    def _generate_chunk(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator
+    ) -> list[Completion]:
+        model, device = self._model, self._model.device
+        input_ids, attention = _left_pad(prompts, device)  # [P, L] both
+        output = model(
+            input_ids=input_ids,
+            attention_mask=attention,
+            position_ids=_positions(attention),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        cache.batch_repeat_interleave(sampling.n)
+        logits = output.logits[:, -1].repeat_interleave(sampling.n, 0)  # [N, V]
+        attention = attention.repeat_interleave(sampling.n, 0)  # [N, L]
+        position = attention.sum(-1, keepdim=True)  # [N, 1] the next token's position
+        completions = [
+            Completion([], [], "", "length", *([], []) if sampling.top_logprobs else (None, None))
+            for _ in range(len(prompts) * sampling.n)
+        ]
+        alive = torch.arange(len(completions), device=device)  # [n] batch row → completion, -1 when ended
+        end_ids = torch.tensor(self._end_ids, device=device)
+        for index in range(sampling.max_tokens):
+            token, logprob, top = _sample(logits.float(), sampling, generator)  # [n], [n], ([n, k], [n, k])
+            ended = torch.isin(token, end_ids)  # [n]
+            _record(completions, alive, token, logprob, top, ended)
+            alive = torch.where(ended, -1, alive)  # an ended row that stays in the batch writes to nobody
+            keep = alive >= 0
+            if index + 1 == sampling.max_tokens or not bool(keep.any()):
+                break
+            attention = torch.cat([attention, attention.new_ones(len(alive), 1)], -1)
+            if float(keep.float().mean()) <= _SHRINK_BELOW:
+                rows = keep.nonzero().squeeze(-1)
+                cache.batch_select_indices(rows)
+                token, attention, position, alive = token[rows], attention[rows], position[rows], alive[rows]
+            output = model(
+                input_ids=token[:, None],
+                attention_mask=attention,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits, position = output.logits[:, -1], position + 1
+        return completions
+
+    @torch.inference_mode()
+    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        model = self._open_model()
+        was_training = model.training
+        model.eval()
+        ids, attention = _left_pad(token_ids, model.device)  # [N, L] both
+        logits = model(input_ids=ids, attention_mask=attention, position_ids=_positions(attention)).logits
+        model.train(was_training)
+        logp = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)  # [N, L-1]
+        return [row[len(row) - len(seq) + 1 :].tolist() for row, seq in zip(logp, token_ids, strict=True)]
+
+    def sync(self, model: Any) -> SyncReport:
+        """Nothing moves when ``model`` is the engine's own module; another module's weights are copied."""
+        own = self._open_model()
+        if model is own:
+            return SyncReport(strategy="same module", bytes_copied=0, seconds=0.0)
+        own.load_state_dict(model.state_dict())
+        copied = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+        return SyncReport(strategy="copied", bytes_copied=copied, seconds=0.0)
+
+    def close(self) -> None:
+        self._model = None
+
+    def _open_model(self) -> Any:
+        if self._model is None:
+            raise EngineError("this HFEngine is closed; make a new one, or a new trainer")
+        return self._model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _left_pad(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [N, L] with the padding on the left, and their attention mask [N, L]."""
+    width = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    attention = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        attention[i, width - len(row) :] = 1
+    return ids.to(device), attention.to(device)
+
+
+def _positions(attention: torch.Tensor) -> torch.Tensor:
+    """Position ids that count real tokens only, so that padding shifts nothing."""
+    return (attention.cumsum(-1) - 1).clamp(min=0)
+
+
+def _sample(
+    logits: torch.Tensor,  # [n, V]
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+    """Draw one token a row; its log-probability is of the distribution that was drawn from."""
+    logp = (logits / (sampling.temperature or 1.0)).log_softmax(-1)  # [n, V]
+    if sampling.temperature == 0:
+        token = logp.argmax(-1)
+    else:
+        token = torch.multinomial(logp.exp(), 1, generator=generator).squeeze(-1)
+    top = None
+    if sampling.top_logprobs:
+        values, ids = logp.topk(min(sampling.top_logprobs, logp.shape[-1]), -1)
+        top = (ids, values)
+    return token, logp.gather(-1, token[:, None]).squeeze(-1), top
+
+
+def _record(
+    completions: list[Completion],
+    alive: torch.Tensor,
+    token: torch.Tensor,
+    logprob: torch.Tensor,
+    top: tuple[torch.Tensor, torch.Tensor] | None,
+    ended: torch.Tensor,
+) -> None:
+    """Append one decoding step to the completions that are still being written."""
+    top_ids, top_values = (top[0].tolist(), top[1].tolist()) if top else (None, None)
+    columns = zip(alive.tolist(), token.tolist(), logprob.tolist(), ended.tolist(), strict=True)
+    for i, (row, token_id, value, done) in enumerate(columns):
+        if row < 0:
+            continue
+        completion = completions[row]
+        completion.token_ids.append(token_id)
+        completion.logprobs.append(value)
+        if top_ids is not None and top_values is not None:
+            completion.topk_ids.append(top_ids[i])  # type: ignore[union-attr]
+            completion.topk_logprobs.append(top_values[i])  # type: ignore[union-attr]
+        if done:
+            completion.finish_reason = "stop"

@@ -1,0 +1,58 @@
+"""Pick the engine: vLLM where it is installed and knows the model, transformers otherwise, and say which."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from rlkit.engines.base import Engine
+from rlkit.errors import EngineError
+
+
+class EngineWarning(UserWarning):
+    """Generation falls back to another engine than the one asked for."""
+
+
+def make_engine(
+    model: Any,
+    tokenizer: Any,
+    *,
+    fast_inference: bool | None,
+    max_model_len: int,
+    weight_sync: str = "auto",
+    gpu_memory_utilization: float = 0.3,
+) -> Engine:
+    """Build the rollout engine.
+
+    Args:
+        fast_inference: True asks for vLLM, False for transformers, None for vLLM where it is installed.
+        max_model_len: longest prompt + completion, in tokens.
+        weight_sync: see :class:`rlkit.engines.vllm.VLLMEngine`.
+
+    Raises:
+        EngineError: vLLM was asked for and is not installed. A model that vLLM does not know falls back to
+            transformers with an ``EngineWarning`` that says why.
+    """
+    from rlkit.engines.hf import HFEngine
+
+    if fast_inference is False:
+        return HFEngine(model, tokenizer)
+    from rlkit.engines.vllm import VLLMEngine, vllm_version, why_vllm_cannot_run
+
+    if vllm_version() is None:
+        if fast_inference:
+            raise EngineError(
+                "fast_inference=True needs vLLM, which is not installed. On Linux: pip install "
+                "'rlkit-notebooks[cpu]' (or [gpu]). Elsewhere set fast_inference=False"
+            )
+        return HFEngine(model, tokenizer)
+    if reason := why_vllm_cannot_run(model):
+        warnings.warn(f"{reason}: generating with transformers instead", EngineWarning, stacklevel=2)
+        return HFEngine(model, tokenizer)
+    return VLLMEngine(
+        model,
+        tokenizer,
+        max_model_len=max_model_len,
+        weight_sync=weight_sync,
+        gpu_memory_utilization=gpu_memory_utilization,
+    )
