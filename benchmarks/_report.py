@@ -1,0 +1,42 @@
+"""The table that all benchmarks write to: results/<device>.json, one row a measurement.
+
+A row says what was measured, our number and the peer's in the same unit, ours divided by the peer's, what that
+ratio is to reach, and the versions that ran. Running a benchmark again replaces the rows of the same name only.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def row(
+    name: str, ours: float, peer: float, unit: str, to_reach: str, versions: dict[str, str]
+) -> dict[str, Any]:
+    """One measurement; ``to_reach`` is text such as "<= 0.7" and speaks of ``ratio`` = ours / peer."""
+    numbers = {"ours": _short(ours), "peer": _short(peer), "unit": unit, "ratio": _short(ours / peer)}
+    return {"name": name, **numbers, "to_reach": to_reach, "versions": versions}
+
+
+def reached(measured: dict[str, Any]) -> bool:
+    """Does a row's ratio meet its own ``to_reach``?"""
+    sign, bound = measured["to_reach"].split()
+    ratio = float(measured["ratio"])
+    return ratio <= float(bound) if sign == "<=" else ratio >= float(bound)
+
+
+def update(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Merge rows and facts about the run (device, torch, threads …) into the file at ``path``."""
+    old: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    kept = {r["name"]: r for r in old.pop("rows", [])}
+    kept |= {r["name"]: r for r in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {**old, **about, "rows": [kept[name] for name in sorted(kept)]}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
