@@ -13,6 +13,23 @@ class EngineWarning(UserWarning):
     """Generation falls back to another engine than the one asked for."""
 
 
+def check_engine(fast_inference: bool | None) -> None:
+    """Refuse, before a model is loaded, to generate with a vLLM that is missing or broken.
+
+    Raises:
+        EngineError: vLLM was asked for, and the reason why it cannot be had.
+    """
+    if not fast_inference:
+        return
+    from rlkit.engines.vllm import why_vllm_is_missing
+
+    if reason := why_vllm_is_missing():
+        raise EngineError(
+            f"fast_inference=True needs vLLM, but {reason}. On Linux: pip install 'rlkit-notebooks[cpu]' (or [gpu]). "
+            "Elsewhere set fast_inference=False"
+        )
+
+
 def make_engine(
     model: Any,
     tokenizer: Any,
@@ -37,14 +54,10 @@ def make_engine(
 
     if fast_inference is False:
         return HFEngine(model, tokenizer)
+    check_engine(fast_inference)
     from rlkit.engines.vllm import VLLMEngine, vllm_version, why_vllm_cannot_run
 
     if vllm_version() is None:
-        if fast_inference:
-            raise EngineError(
-                "fast_inference=True needs vLLM, which is not installed. On Linux: pip install "
-                "'rlkit-notebooks[cpu]' (or [gpu]). Elsewhere set fast_inference=False"
-            )
         return HFEngine(model, tokenizer)
     if reason := why_vllm_cannot_run(model):
         warnings.warn(f"{reason}: generating with transformers instead", EngineWarning, stacklevel=2)

@@ -46,12 +46,25 @@ def vllm_version() -> str | None:
     return None
 
 
-def why_vllm_cannot_run(model: Any) -> str | None:
-    """None when vLLM is installed and can run ``model`` here, otherwise the reason in words."""
+def why_vllm_is_missing() -> str | None:
+    """None where vLLM can be imported, otherwise the reason in words."""
     version = vllm_version()
     if version is None:
         return "vLLM is not installed (it has wheels for Linux only)"
     _set_environment()
+    try:
+        with _quiet(), _native_chatter():
+            from vllm import ModelRegistry  # noqa: F401 - vllm itself imports lazily
+    except Exception as error:  # a missing library, another torch than it was built for, …
+        return f"vLLM {version} is installed but cannot be imported ({type(error).__name__}: {error})"
+    return None
+
+
+def why_vllm_cannot_run(model: Any) -> str | None:
+    """None when vLLM is installed and can run ``model`` here, otherwise the reason in words."""
+    if reason := why_vllm_is_missing():
+        return reason
+    version = vllm_version()
     with _quiet(), _native_chatter():
         from vllm import ModelRegistry
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend

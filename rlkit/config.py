@@ -1,0 +1,461 @@
+"""Settings of a training run, checked before anything is loaded.
+
+Fields carry TRL's names where TRL has them, so that a configuration can move over. Importing this module
+loads no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from rlkit.errors import ConfigError, bad_value, unknown_name
+from rlkit.objectives.names import (
+    ADVANTAGE_BASELINES,
+    KL_ESTIMATORS,
+    WIDEST_SEQUENCE_EPSILON,
+    resolve_level,
+    resolve_scale,
+)
+
+SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
+WEIGHT_SYNCS = ("auto", "shared", "reload")
+
+# Names that people bring from TRL or Unsloth, and what they are called here.
+_KNOWN_ELSEWHERE = {
+    "use_vllm": "fast_inference (True: vLLM, False: transformers)",
+    "vllm_mode": "nothing: rlkit's vLLM is always colocated",
+    "vllm_gpu_memory_utilization": "gpu_memory_utilization",
+    "generation_batch_size": "prompts_per_step × num_generations",
+    "log_completions": "save_samples",
+    "kl_coef": "beta",
+    "clip_range": "epsilon",
+    "group_size": "num_generations",
+    "max_new_tokens": "max_completion_length",
+    "num_epochs": "num_train_epochs",
+    "lr": "learning_rate",
+    "bf16": "the dtype argument of load_model",
+}
+
+
+class ConfigWarning(UserWarning):
+    """A setting that works but rarely does what one hopes."""
+
+
+def strict_keywords(cls: type) -> type:
+    """Make a dataclass refuse an unknown setting with the nearest known one, when it is made and later.
+
+    ``args.learning_rte = 1e-4`` would otherwise be accepted and do nothing.
+    """
+    accept = cls.__init__
+    known = {field.name for field in fields(cls)}
+
+    def check(name: Any, known: set[str]) -> None:
+        if name not in known:
+            elsewhere = _KNOWN_ELSEWHERE.get(name, "")
+            cause = f"Here that is {elsewhere}." if elsewhere else ""
+            raise unknown_name(f"{cls.__name__} setting", name, known, cause)
+
+    @functools.wraps(accept)
+    def __init__(self: Any, *unnamed: Any, **settings: Any) -> None:
+        if unnamed:
+            raise ConfigError(
+                f"{cls.__name__} takes its settings by name, such as {cls.__name__}(output_dir='runs/first'); found "
+                f"{unnamed[0]!r} without a name. From a dict: {cls.__name__}.from_dict(settings)"
+            )
+        for name in settings:
+            check(name, known)
+        accept(self, **settings)
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        check(name, {field.name for field in fields(self)})  # a subclass may have more
+        object.__setattr__(self, name, value)
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__setattr__ = __setattr__  # type: ignore[method-assign,assignment]
+    return cls
+
+
+@strict_keywords
+@dataclass(kw_only=True)
+class GRPOConfig:
+    """Everything that a GRPO run can be told.
+
+    The batch, in the notebooks' symbols: P = ``prompts_per_step`` prompts, G = ``num_generations`` completions
+    each, N = P · G rows an optimizer step. Whoever comes from TRL may give ``per_device_train_batch_size`` and
+    ``gradient_accumulation_steps`` instead: their product is N, the first is the micro-batch.
+
+    Attributes:
+        output_dir: the run directory; an earlier run there is moved aside, never overwritten.
+        seed: of data order, sampling and everything else that is random.
+
+        max_steps: GRPO steps (a rollout and its updates); −1 takes ``num_train_epochs`` passes instead.
+        num_train_epochs: passes over the data when ``max_steps`` is −1 (300 rows, one prompt a step: 300 steps).
+        prompts_per_step: P; default 8, or what the TRL pair gives.
+        num_generations: G, at least 2: the group's mean is the baseline.
+        per_device_train_batch_size: rows a forward/backward pass; only memory and speed depend on it.
+        gradient_accumulation_steps: TRL's other half; N / ``per_device_train_batch_size`` where P is given.
+        num_iterations: μ, optimizer steps on the same rollout; from the second on, ratios leave 1. (TRL counts
+            each of the μ as a step of ``max_steps``; here a step is a rollout with all its μ updates.)
+        shuffle_dataset: draw prompts in a seeded random order, without replacement within an epoch.
+
+        learning_rate: peak rate of AdamW. TRL's default suits large models; tiny ones want 1e-4.
+        lr_scheduler_type, warmup_steps: the schedule, over all steps.
+        weight_decay, adam_beta1, adam_beta2, adam_epsilon: AdamW's.
+        max_grad_norm: gradients are scaled down to this norm; 0 switches clipping off.
+
+        max_completion_length: tokens a completion at most; longer ones are truncated.
+        temperature: of sampling, and of the trainer's log-probabilities.
+        top_p, top_k, min_p: must be neutral (1, 0, 0): a truncated distribution is not the one whose
+            log-probabilities the loss uses.
+        fast_inference: True for vLLM, False for transformers, None for vLLM where it is installed.
+        weight_sync: ``"shared"`` (one set of weights), ``"reload"`` (pushed each step) or ``"auto"``.
+        gpu_memory_utilization: share of a GPU's memory for vLLM's KV cache.
+        top_logprobs: alternatives kept a token in the samples on disk; 0 keeps none.
+        sync_tolerance: largest engine/trainer gap in nats; None picks by dtype (1e-3 in float32).
+        sync_check_steps: prove every so many steps, by a visible perturbation, that weights reach the engine.
+
+        loss_type: ``"grpo"``, ``"bnpo"``, ``"dr_grpo"``, ``"dapo"`` (TRL's default and ours) or ``"gspo"``.
+        importance_sampling_level: ``"token"`` or ``"sequence"``; None follows ``loss_type``.
+        epsilon, epsilon_high, delta: the ratio's lower and upper clip range, and the cap of the unclipped one.
+        beta, kl_estimator: weight and estimator (k1, k2, k3) of the KL to the reference model; β = 0 keeps none.
+        use_bias_correction_kl: multiply the KL term by the ratio, as TRL 1.16 does by default; the GRPO paper, and
+            the default here, do not.
+        scale_rewards: ``"group"``, ``"batch"`` or ``"none"``; TRL's True and False are understood. Dr. GRPO's
+            paper does not divide by the spread: for the paper's version say ``"none"``.
+        advantage_baseline: ``"group"`` (the group's mean) or ``"leave_one_out"`` (RLOO).
+        reward_weights: one weight a reward function; default all 1.
+        mask_truncated_completions: leave truncated completions out of the loss.
+        entropy_coef: weight of an entropy bonus.
+
+        eval_steps: evaluate every so many steps; None evaluates before and after training only.
+        num_generations_eval: sampled completions a held-out prompt, beside one greedy one.
+        save_samples: write every completion, with its per-token numbers, to the run directory.
+        save_model: write the trained model and tokenizer to ``<output_dir>/model`` at the end.
+        disable_tqdm: no progress bar.
+
+    Raises:
+        ConfigError: naming the setting, its value, what is allowed and the likely cause.
+    """
+
+    output_dir: str = "runs/grpo"
+    seed: int = 42
+
+    max_steps: int = -1
+    num_train_epochs: float = 3.0
+    prompts_per_step: int | None = None
+    num_generations: int = 8
+    per_device_train_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    num_iterations: int = 1
+    shuffle_dataset: bool = True
+
+    learning_rate: float = 1e-6
+    lr_scheduler_type: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+
+    max_completion_length: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float | None = None
+    fast_inference: bool | None = None
+    weight_sync: str = "auto"
+    gpu_memory_utilization: float = 0.3
+    top_logprobs: int = 5
+    sync_tolerance: float | None = None
+    sync_check_steps: int = 100
+
+    loss_type: str = "dapo"
+    importance_sampling_level: str | None = None
+    epsilon: float = 0.2
+    epsilon_high: float | None = None
+    delta: float | None = None
+    beta: float = 0.0
+    kl_estimator: str = "k3"
+    use_bias_correction_kl: bool = False
+    scale_rewards: str | bool = "group"
+    advantage_baseline: str = "group"
+    reward_weights: list[float] | None = None
+    mask_truncated_completions: bool = False
+    entropy_coef: float = 0.0
+
+    eval_steps: int | None = None
+    num_generations_eval: int = 4
+    save_samples: bool = True
+    save_model: bool = True
+    disable_tqdm: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        self._check_batch()
+        self._check_numbers()
+        self._check_objective()
+        self._check_sampling()
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from a mapping, such as the ``grpo`` section of a YAML file.
+
+        YAML 1.1 reads ``1e-5`` as text; numbers in text form are understood for number fields.
+        """
+        if not isinstance(settings, Mapping):
+            raise bad_value("settings", settings, f"a mapping of {cls.__name__}'s fields")
+        kinds = {field.name: str(field.type) for field in fields(cls)}
+        settings = {str(name): value for name, value in settings.items()}
+        read = {name: _number(value, kinds.get(name, "")) for name, value in settings.items()}
+        return cls(**read)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values."""
+        return asdict(self)
+
+    @property
+    def rows_per_step(self) -> int:
+        """N = P · G, rows an optimizer step."""
+        assert self.prompts_per_step is not None  # __post_init__ fills it in
+        return self.prompts_per_step * self.num_generations
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Rows a forward/backward pass."""
+        return self.per_device_train_batch_size or min(self.rows_per_step, 64)
+
+    def total_steps(self, num_rows: int) -> int:
+        """GRPO steps for a data set of ``num_rows`` rows."""
+        if self.max_steps > 0:
+            return self.max_steps
+        assert self.prompts_per_step is not None
+        return math.ceil(num_rows * self.num_train_epochs / self.prompts_per_step)
+
+    def schedule(self, num_rows: int) -> str:
+        """The batch arithmetic in one sentence, for people.
+
+        >>> GRPOConfig(prompts_per_step=1, num_train_epochs=1).schedule(300)
+        '300 rows, 1 prompt a step × 8 completions = 8 rows a step (1 micro-batch of 8): 300 steps, 1 epoch'
+        """
+        steps = self.total_steps(num_rows)
+        epochs = steps * (self.prompts_per_step or 1) / max(num_rows, 1)
+        micro = math.ceil(self.rows_per_step / self.micro_batch_size)
+        size = min(self.micro_batch_size, self.rows_per_step)
+        again = f", {self.num_iterations} updates each" if self.num_iterations > 1 else ""
+        return (
+            f"{_count(num_rows, 'row')}, {_count(self.prompts_per_step or 1, 'prompt')} a step × "
+            f"{self.num_generations} completions = {self.rows_per_step} rows a step "
+            f"({_count(micro, 'micro-batch', 'es')} of {size})"
+            f"{again}: {_count(steps, 'step')}, {epochs:.3g} epoch{'' if round(epochs, 3) == 1 else 's'}"
+        )
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value, kinds = getattr(self, field.name), str(field.type)
+            if value is None and "None" in kinds:
+                continue
+            value = _plain(value, kinds)
+            setattr(self, field.name, value)
+            accepted: tuple[type, ...] = ()
+            for name, types in (("int", (int,)), ("float", (int, float)), ("bool", (bool,)), ("str", (str,))):
+                if name in kinds:
+                    accepted += types
+            if "list" in kinds:
+                accepted = (list, tuple)
+            wrong_bool = isinstance(value, bool) and "bool" not in kinds
+            if wrong_bool or not isinstance(value, accepted):
+                raise bad_value(field.name, value, f"a value of type {kinds}", _what_it_is(value, kinds))
+        if not self.output_dir.strip():
+            raise bad_value("output_dir", self.output_dir, "the name of a folder, such as runs/first")
+
+    def _check_batch(self) -> None:
+        if self.num_generations < 2:
+            raise bad_value(
+                "num_generations",
+                self.num_generations,
+                "2 or more",
+                "GRPO compares a completion with the others of its group; a group of one has advantage 0 always.",
+            )
+        for name in ("prompts_per_step", "per_device_train_batch_size", "gradient_accumulation_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise bad_value(name, value, "a whole number, 1 or more")
+        micro, accumulate, prompts = (
+            self.per_device_train_batch_size,
+            self.gradient_accumulation_steps,
+            self.prompts_per_step,
+        )
+        if prompts is None:
+            rows = 8 * self.num_generations if micro is None else micro * (accumulate or 1)
+            if rows % self.num_generations:
+                raise bad_value(
+                    "per_device_train_batch_size × gradient_accumulation_steps",
+                    rows,
+                    f"a multiple of num_generations={self.num_generations}",
+                    f"Every prompt brings a whole group of completions: try {self.num_generations} × a whole number, "
+                    "or give prompts_per_step and leave these two out.",
+                )
+            self.prompts_per_step = rows // self.num_generations
+        elif (
+            micro is not None
+            and accumulate is not None
+            and micro * accumulate != prompts * self.num_generations
+        ):
+            raise ConfigError(
+                f"prompts_per_step={prompts} × num_generations={self.num_generations} is "
+                f"{prompts * self.num_generations} rows a step, but per_device_train_batch_size={micro} × "
+                f"gradient_accumulation_steps={accumulate} is {micro * accumulate}. Give prompts_per_step, or the "
+                "other two, not both."
+            )
+        if micro is None and accumulate is not None:
+            rows = self.rows_per_step
+            if rows % accumulate:
+                raise bad_value(
+                    "gradient_accumulation_steps",
+                    accumulate,
+                    f"a divisor of the {rows} rows a step",
+                    "Each accumulation step takes the same number of rows.",
+                )
+            self.per_device_train_batch_size = rows // accumulate
+
+    def _check_numbers(self) -> None:
+        _require("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
+        for name in (
+            "weight_decay",
+            "adam_epsilon",
+            "max_grad_norm",
+            "beta",
+            "entropy_coef",
+            "num_train_epochs",
+        ):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        for name in ("adam_beta1", "adam_beta2"):
+            _require(
+                name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, not including, 1"
+            )
+        for name in ("num_iterations", "max_completion_length", "num_generations_eval", "sync_check_steps"):
+            _require(name, getattr(self, name), getattr(self, name) >= 1, "a whole number, 1 or more")
+        for name in ("warmup_steps", "top_logprobs"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "a whole number, 0 or more")
+        if self.max_steps != -1:
+            _require("max_steps", self.max_steps, self.max_steps >= 1, "1 or more, or −1 to count epochs")
+        elif self.num_train_epochs == 0:
+            raise bad_value("num_train_epochs", 0, "above 0 when max_steps is −1")
+        if self.eval_steps is not None:
+            _require("eval_steps", self.eval_steps, self.eval_steps >= 1, "1 or more, or None")
+        if self.sync_tolerance is not None:
+            _require("sync_tolerance", self.sync_tolerance, self.sync_tolerance > 0, "above 0, or None")
+        share = self.gpu_memory_utilization
+        _require("gpu_memory_utilization", share, 0 < share <= 1, "a share above 0 and up to 1")
+        if self.lr_scheduler_type not in SCHEDULES:
+            raise unknown_name("lr_scheduler_type", self.lr_scheduler_type, SCHEDULES)
+        if self.weight_sync not in WEIGHT_SYNCS:
+            raise unknown_name("weight_sync", self.weight_sync, WEIGHT_SYNCS)
+
+    def _check_objective(self) -> None:
+        level = resolve_level(self.loss_type, self.importance_sampling_level)
+        resolve_scale(self.scale_rewards)
+        if self.advantage_baseline not in ADVANTAGE_BASELINES:
+            raise unknown_name("advantage_baseline", self.advantage_baseline, ADVANTAGE_BASELINES)
+        if self.kl_estimator not in KL_ESTIMATORS:
+            raise unknown_name("kl_estimator", self.kl_estimator, KL_ESTIMATORS)
+        high = self.epsilon if self.epsilon_high is None else self.epsilon_high
+        _require(
+            "epsilon", self.epsilon, 0 < self.epsilon < 1, "between 0 and 1: the ratio stays above 1 − ε"
+        )
+        _require("epsilon_high", high, high > 0, "above 0")
+        if self.delta is not None:
+            _require(
+                "delta",
+                self.delta,
+                self.delta > 1 + high,
+                f"above 1 + epsilon_high = {1 + high:g}",
+                "It caps the unclipped ratio; below the clip range it would make the clip pointless.",
+            )
+        if level == "sequence" and max(self.epsilon, high) > WIDEST_SEQUENCE_EPSILON:
+            warnings.warn(
+                f"epsilon={self.epsilon:g} is far too wide for sequence-level ratios, which are averages over a "
+                "completion and stay near 1: nothing will ever be clipped. The GSPO paper uses 3e-4 and 4e-4.",
+                ConfigWarning,
+                stacklevel=5,
+            )
+        weights = self.reward_weights
+        if weights is not None:
+            good = all(
+                isinstance(w, (int, float)) and not isinstance(w, bool) and math.isfinite(w) for w in weights
+            )
+            _require("reward_weights", weights, good, "finite numbers, one a reward function")
+            cause = "Every total is then 0, and nothing is learned."
+            _require(
+                "reward_weights", weights, not weights or any(weights), "numbers that are not all 0", cause
+            )
+
+    def _check_sampling(self) -> None:
+        _require(
+            "temperature",
+            self.temperature,
+            self.temperature > 0,
+            "above 0",
+            "Greedy samples of one prompt are all the same, so no group would have any spread.",
+        )
+        for name, neutral in (("top_p", (1.0,)), ("top_k", (0, -1)), ("min_p", (None, 0.0))):
+            if getattr(self, name) not in neutral:
+                raise bad_value(
+                    name,
+                    getattr(self, name),
+                    f"{neutral[0]} (off)",
+                    "It samples from a truncated distribution, while the loss uses the full one's "
+                    "log-probabilities: the policy gradient would be biased.",
+                )
+
+
+def _require(name: str, value: Any, good: bool, allowed: str, cause: str = "") -> None:
+    if not good or (isinstance(value, float) and not math.isfinite(value)):
+        raise bad_value(name, value, allowed, cause)
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else plural}"
+
+
+def _number(value: Any, kind: str) -> Any:
+    """Text as a number where the field wants one, otherwise unchanged."""
+    if isinstance(value, (list, tuple)) and "list[float]" in kind:
+        return [_number(item, "float") for item in value]
+    if isinstance(value, str) and "str" not in kind and ("float" in kind or "int" in kind):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return int(number) if "float" not in kind and number.is_integer() else number
+    return value
+
+
+def _plain(value: Any, kinds: str) -> Any:
+    """A path as text, numbers of NumPy and the like as Python's own, so that they can be written down."""
+    if isinstance(value, os.PathLike) and "str" in kinds:
+        return os.fspath(value)
+    if isinstance(value, (list, tuple)) and "list" in kinds:
+        return [_plain(item, "float") for item in value]
+    if not isinstance(value, (bool, int)) and isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
+        return float(value)
+    return value
+
+
+def _what_it_is(value: Any, kinds: str) -> str:
+    """Why a value has the wrong type, as far as it can be guessed."""
+    if isinstance(value, str) and isinstance(_number(value, kinds), (int, float)):
+        return "This is text: write the number without quotes."
+    if isinstance(value, float) and value.is_integer():
+        return f"This is a float: write {int(value)}."
+    return f"This is a {type(value).__name__}."

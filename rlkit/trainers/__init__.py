@@ -1,0 +1,1 @@
+"""Trainers: steppable, and the same on CPU and GPU."""

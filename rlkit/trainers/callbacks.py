@@ -1,0 +1,26 @@
+"""Hooks into the training loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlkit.rollout import Evaluation, Metrics
+
+
+class Callback:
+    """Override what you need. Every hook gets the trainer; ``trainer.stop()`` ends training after this step.
+
+    >>> class StopWhenRight(Callback):
+    ...     def on_evaluate(self, trainer, evaluation):
+    ...         if evaluation.accuracy_greedy >= 0.95:
+    ...             trainer.stop("95 % right on held-out problems")
+    """
+
+    def on_train_begin(self, trainer: Any) -> None: ...
+
+    def on_step_end(self, trainer: Any, metrics: Metrics) -> None: ...
+
+    def on_evaluate(self, trainer: Any, evaluation: Evaluation) -> None: ...
+
+    def on_train_end(self, trainer: Any, summary: dict[str, Any]) -> None: ...

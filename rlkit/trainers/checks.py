@@ -1,0 +1,71 @@
+"""What a trainer asks of its arguments before anything is loaded: settings, callbacks, the run directory, the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlkit.errors import ConfigError, bad_value
+from rlkit.trainers.callbacks import Callback
+
+
+def check_settings(args: Any, kind: type) -> None:
+    """Refuse settings of another kind, such as a dict or another library's.
+
+    Raises:
+        ConfigError: naming ``kind`` and how to make one.
+    """
+    if not isinstance(args, kind):
+        found = repr(args) if isinstance(args, dict) else f"a {type(args).__module__}.{type(args).__name__}"
+        raise ConfigError(
+            f"args={found} is not usable. Allowed: a rlkit.{kind.__name__}. "
+            f"From a dict: {kind.__name__}.from_dict(settings)"
+        )
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Refuse a single callback, a class instead of an object, or a bare function.
+
+    Raises:
+        ConfigError: naming what was found.
+    """
+    good = isinstance(callbacks, Sequence) and all(isinstance(callback, Callback) for callback in callbacks)
+    if not good:
+        cause = "Derive a class from rlkit.Callback and pass [YourCallback()], with the brackets."
+        raise bad_value("callbacks", callbacks, "a list of Callback objects", cause)
+
+
+def check_output_dir(output_dir: str) -> None:
+    """Refuse a place where no run can be written; creates nothing.
+
+    Raises:
+        ConfigError: a file stands in the way, or the folder cannot be written to.
+    """
+    path = Path(output_dir)
+    for folder in (path, *path.parents):
+        if not folder.exists():
+            continue
+        if not folder.is_dir():
+            raise bad_value("output_dir", output_dir, "a folder, new or old", f"{str(folder)!r} is a file.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise bad_value(
+                "output_dir", output_dir, "a folder that you may write to", f"{str(folder)!r} is not."
+            )
+        return
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no causal LM of transformers.
+
+    Raises:
+        ConfigError: saying how to get one.
+    """
+    if not all(hasattr(model, name) for name in ("eval", "config", "get_input_embeddings")):
+        raise bad_value(
+            "model",
+            f"<{type(model).__name__}>" if model is not None else None,
+            "a transformers causal LM, or a name or folder for load_model",
+            "model, tokenizer = load_model('rlkit/tiny-arithmetic') makes one; the tokenizer is processing_class.",
+        )

@@ -1,0 +1,214 @@
+"""The loop that all trainers share: steps, evaluations, callbacks, a progress bar, and a clean end.
+
+``trainer.train()`` only loops over ``trainer.step()``. However it ends (finished, Ctrl-C or the notebook's
+stop button, an error) everything up to the last whole step is on disk, with a summary that says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlkit.environment import device_name, versions
+from rlkit.models import quiet_transformers
+from rlkit.rollout import Evaluation, Metrics
+from rlkit.runs import RunWriter
+from rlkit.trainers.callbacks import Callback
+from rlkit.trainers.record import eval_values
+
+
+class LoopSettings(Protocol):
+    """What the loop needs of a trainer's settings."""
+
+    output_dir: str
+    seed: int
+    eval_steps: int | None
+    save_model: bool
+    disable_tqdm: bool
+
+
+class TrainingLoop:
+    """Base class of the trainers; a subclass has ``step``, ``evaluate`` and ``describe``."""
+
+    model: Any
+    processing_class: Any
+
+    def __init__(self, args: LoopSettings, total_steps: int, callbacks: Sequence[Callback]) -> None:
+        self.args: Any = args
+        self.total_steps = total_steps
+        self.callbacks = list(callbacks)
+        self.step_index = 0
+        self.train_seconds = 0.0
+        self.tokens_sampled = 0
+        self.evaluations: list[Evaluation] = []
+        self._writer: RunWriter | None = None
+        self._stop_reason: str | None = None
+
+    def step(self) -> Metrics:
+        """One whole step; writes it to the run directory."""
+        raise NotImplementedError
+
+    def evaluate(self) -> Evaluation | None:
+        """Judge the model on held-out data; None where there is none."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """What the run directory's ``config.json`` says of this run."""
+        raise NotImplementedError
+
+    def outcome(self) -> dict[str, Any]:
+        """What the trainer adds to the summary."""
+        return {}
+
+    @property
+    def run(self) -> RunWriter:
+        """The run directory's writer; opened at the first write. An older run there is moved aside."""
+        if self._writer is None:
+            self._writer = RunWriter(self.args.output_dir, config=self.describe(), overwrite=True)
+        return self._writer
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.args.output_dir)
+
+    def stop(self, reason: str = "stopped by the program") -> None:
+        """End training after the step that is running."""
+        self._stop_reason = reason
+
+    def train(self) -> dict[str, Any]:
+        """Run to ``total_steps`` (on from where it stopped) and return the summary.
+
+        Ctrl-C, or the notebook's stop button, ends training after the running step; a second one ends it at
+        once. Either way the model and all whole steps are written.
+        """
+        self._stop_reason = None
+        status = "finished"
+        for callback in self.callbacks:
+            callback.on_train_begin(self)
+        try:
+            with self._stoppable(), self._progress() as bar:
+                if not self.evaluations:
+                    self._evaluate()
+                while self.step_index < self.total_steps and self._stop_reason is None:
+                    metrics = self.step()
+                    self._advance(bar, metrics)
+                    for callback in self.callbacks:
+                        callback.on_step_end(self, metrics)
+                    every = self.args.eval_steps
+                    if every and self.step_index % every == 0 and self.step_index < self.total_steps:
+                        self._evaluate()
+                if self._stop_reason is None:
+                    self._evaluate()
+                else:
+                    status = f"stopped: {self._stop_reason}"
+        except KeyboardInterrupt:
+            status = "stopped: interrupted by hand, in the middle of a step"
+        except BaseException as error:
+            self._finish(f"stopped: {type(error).__name__}: {error}", save_model=False)
+            raise
+        summary = self._finish(status, save_model=self.args.save_model)
+        for callback in self.callbacks:
+            callback.on_train_end(self, summary)
+        return summary
+
+    def _evaluate(self) -> None:
+        evaluation = self.evaluate()
+        if evaluation is None:
+            return
+        self.evaluations.append(evaluation)
+        self.run.write_eval(evaluation.step, "greedy", evaluation.rows_greedy)
+        self.run.write_eval(evaluation.step, "sampled", evaluation.rows_sampled)
+        self.run.write_metrics(eval_values(evaluation))
+        for callback in self.callbacks:
+            callback.on_evaluate(self, evaluation)
+
+    def _finish(self, status: str, save_model: bool) -> dict[str, Any]:
+        """Write the model and the summary, and return the summary."""
+        if save_model and self.step_index:
+            self.save_model()
+        summary = {
+            "status": status,
+            "steps": self.step_index,
+            "train_seconds": round(self.train_seconds, 3),
+            "tokens_sampled": self.tokens_sampled,
+            "seed": self.args.seed,
+            **self.outcome(),
+            "versions": versions(),
+            "device": device_name(str(self.model.device)),
+        }
+        if self.evaluations:
+            first, last = self.evaluations[0], self.evaluations[-1]
+            after = last if last.step == self.step_index else None  # an interrupted run was not judged again
+            for name in ("accuracy_greedy", "accuracy_sampled", "reward_greedy", "reward_sampled"):
+                short = name.removesuffix("_greedy")
+                summary[f"{short}_before"] = getattr(first, name)
+                summary[f"{short}_after"] = getattr(after, name, None)
+            summary["eval_n"] = first.n
+        self.run.write_summary(summary)
+        return summary
+
+    def report(self) -> Path:
+        """Write ``report.html`` into the run directory: curves, completions and configuration on one page."""
+        from rlkit.runs.report import write_report
+
+        return write_report(self.run_dir)
+
+    def save_model(self, path: str | Path | None = None) -> Path:
+        """Write model and tokenizer in the form that ``load_model`` and transformers read; whole or not at all."""
+        target = Path(path) if path is not None else self.run_dir / "model"
+        partial = target.with_name(target.name + ".partial")
+        with quiet_transformers():
+            self.model.save_pretrained(partial)
+        self.processing_class.save_pretrained(partial)
+        _replace_folder(partial, target)
+        return target
+
+    @contextlib.contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let the first Ctrl-C finish the running step; the second one interrupts."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_interrupt(signum: int, frame: Any) -> None:
+            if self._stop_reason is not None:
+                raise KeyboardInterrupt
+            self.stop("interrupted by hand")
+            print("\nfinishing this step; interrupt again to stop at once", flush=True)
+
+        before = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextlib.contextmanager
+    def _progress(self) -> Iterator[Any]:
+        from tqdm.auto import tqdm
+
+        with tqdm(
+            total=self.total_steps, initial=self.step_index, disable=self.args.disable_tqdm, unit="step"
+        ) as bar:
+            yield bar
+
+    def _advance(self, bar: Any, metrics: Metrics) -> None:
+        shown = {"reward": metrics.values.get("reward"), "accuracy": metrics.values.get("accuracy")}
+        texts = {name: f"{value:.2f}" for name, value in shown.items() if value is not None}
+        bar.set_postfix(texts, refresh=False)  # update() draws, at tqdm's own pace
+        bar.update(1)
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Put ``new`` in ``target``'s place; the old folder is there until the new one is."""
+    import shutil
+
+    old = target.with_name(f"{target.name}.{time.time_ns()}.old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
