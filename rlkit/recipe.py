@@ -1,0 +1,138 @@
+"""A training run as a YAML file: what ``rlkit train CONFIG.yaml`` reads.
+
+    model: rlkit/tiny-arithmetic          # or a folder, or a Hub id
+    task: arithmetic                      # or {name: arithmetic, max_operand: 19}
+    rewards: [number_found, correct_number]
+    grpo: {loss_type: dr_grpo, learning_rate: 1e-4, max_steps: 60}    # GRPOConfig's fields
+    seed: 0
+    output_dir: runs/first
+
+Everything is checked before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from rlkit import rewards, tasks
+from rlkit.config import GRPOConfig
+from rlkit.errors import ConfigError, bad_value, unknown_name
+from rlkit.models import find_model
+
+if TYPE_CHECKING:
+    from rlkit.tasks.base import Task
+    from rlkit.trainers.grpo import GRPOTrainer
+
+KEYS = ("model", "task", "rewards", "grpo", "seed", "output_dir")
+
+
+@dataclass(slots=True)
+class Recipe:
+    """A checked training run; ``trainer()`` loads the model and starts the engine."""
+
+    model: str
+    task: Task
+    reward_funcs: list[Callable[..., Any]]
+    grpo: GRPOConfig
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file, apply overrides such as ``"grpo.learning_rate=1e-5"``, and check the whole.
+
+        Raises:
+            ConfigError: no such file, not YAML, an unknown key, or a setting that cannot work.
+        """
+        path = Path(path)
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {str(path)!r}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{str(path)!r} is not valid YAML: {error}") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(
+                f"{str(path)!r} holds a {type(settings).__name__}; it must be a mapping with the keys {', '.join(KEYS)}"
+            )
+        for override in overrides:
+            _override(settings, override)
+        return cls.from_dict(settings)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Check a mapping with the keys of ``KEYS``; ``model`` and ``task`` must be there.
+
+        Raises:
+            ConfigError: an unknown key, a missing one, or a setting that cannot work.
+        """
+        for key in settings:
+            if key not in KEYS:
+                raise unknown_name("key in the configuration:", key, KEYS, _misplaced(key))
+        for key in ("model", "task"):
+            if not settings.get(key):
+                raise ConfigError(f"the configuration has no {key!r}; it needs at least 'model' and 'task'")
+        grpo = settings.get("grpo") or {}
+        if not isinstance(grpo, Mapping):
+            raise bad_value("grpo", grpo, "a mapping of GRPOConfig's fields")
+        both = [key for key in ("seed", "output_dir") if key in settings and key in grpo]
+        if both:
+            raise ConfigError(f"{both[0]!r} stands both at the top level and under 'grpo'; keep one")
+        top = {key: settings[key] for key in ("seed", "output_dir") if key in settings}
+        args = GRPOConfig.from_dict({**grpo, **top})
+        find_model(settings["model"])
+        task = tasks.load(settings["task"])
+        names = settings.get("rewards")
+        if names is None:
+            names = task.reward_funcs
+        elif isinstance(names, (str, Mapping)):
+            names = [names]
+        elif not isinstance(names, (list, tuple)) or not names:
+            raise bad_value(
+                "rewards", names, "one or more reward functions", "Leave it out for those of the task."
+            )
+        return cls(settings["model"], task, [rewards.resolve(name) for name in names], args)
+
+    def trainer(self) -> GRPOTrainer:
+        """Load the model, start the engine, and return the trainer."""
+        from rlkit.trainers.grpo import GRPOTrainer
+
+        # The trainer loads a model that is given by name, after it has tried data and reward functions.
+        return GRPOTrainer(
+            self.model,
+            self.reward_funcs,
+            self.grpo,
+            self.task.train,
+            self.task.test,
+            verifier=self.task.verifier,
+        )
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    """Apply ``"grpo.learning_rate=1e-5"`` in place; the value is read as YAML."""
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise bad_value("override", override, "key=value, such as grpo.learning_rate=1e-5")
+    *path, last = name.strip().split(".")
+    here = settings
+    for part in path:
+        if here.get(part) is None:  # missing, or "grpo:" with nothing below it
+            here[part] = {}
+        here = here[part]
+        if not isinstance(here, dict):
+            raise bad_value("override", override, f"a setting inside a mapping; {part!r} is {here!r}")
+    try:
+        here[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise bad_value("override", override, "key=value with a value in YAML", f"{error}") from error
+
+
+def _misplaced(key: str) -> str:
+    """A hint for a key that belongs one level down."""
+    from dataclasses import fields
+
+    known = {field.name for field in fields(GRPOConfig)}
+    return f"{key} is a GRPOConfig field: write it under 'grpo'." if key in known else ""
