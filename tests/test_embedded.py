@@ -1,0 +1,178 @@
+"""The embedded model: what ships is what the script builds, and it is the model that the demo's story tells of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlkit import embedded, tasks
+from rlkit.embedded import END, FOLDER
+from rlkit.tasks.arithmetic import forgotten_carry, needs_carry
+
+# Characters that Unicode's composed form leaves alone; surrogates are no text.
+TEXTS = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126) | st.just("\n")) | st.text(
+    alphabet=st.sampled_from("äé漢字🦥 \n\t42+="), max_size=20
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """Model and tokenizer as transformers alone reads the shipped folder: no help from rlkit."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AutoModelForCausalLM.from_pretrained(FOLDER).eval(), AutoTokenizer.from_pretrained(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def provenance():
+    return json.loads((FOLDER / "provenance.json").read_text(encoding="utf-8"))
+
+
+def operands(row) -> tuple[int, int]:
+    a, b = row["prompt"].removesuffix("=").split("+")
+    return int(a), int(b)
+
+
+# --- tokenizer -------------------------------------------------------------------------------------------------------
+
+
+@given(TEXTS)
+@settings(deadline=None)
+def test_text_survives_the_tokenizer(shipped, text):
+    _, tokenizer = shipped
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    if text.isascii():
+        assert len(ids) == len(text)  # one token a character, nothing before or after
+
+
+def test_the_shipped_tokenizer_is_the_built_one(shipped):
+    built, (_, tokenizer) = embedded.build_tokenizer(), shipped
+    assert tokenizer.get_vocab() == built.get_vocab()
+    assert len(tokenizer) == 259
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    assert tokenizer.bos_token is None
+    assert tokenizer.chat_template == built.chat_template
+
+
+def test_chat_and_plain_prompts_are_the_same_tokens(shipped):
+    _, tokenizer = shipped
+    for row in tasks.arithmetic().test:
+        chat = [{"role": "user", "content": row["prompt"]}]
+        plain = tokenizer(row["prompt"])["input_ids"]
+        for generation in (True, False):
+            rendered = tokenizer.apply_chat_template(chat, add_generation_prompt=generation)["input_ids"]
+            assert rendered == plain
+    parts = [{"role": "user", "content": [{"type": "text", "text": "17+25="}]}]
+    assert tokenizer.apply_chat_template(parts, tokenize=False) == "17+25="
+    turns = [{"role": "user", "content": "17+25="}, {"role": "assistant", "content": "42"}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == "17+25=42" + END
+
+
+# --- corpus ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_corpus_holds_no_test_problem():
+    task = tasks.arithmetic()
+    pairs = set(embedded.corpus_pairs())
+    test = {operands(row) for row in task.test}
+    assert pairs.isdisjoint(test) and pairs.isdisjoint((b, a) for a, b in test)
+    assert {operands(row) for row in task.train} <= pairs
+
+
+def test_the_corpus_repeats_the_misconception():
+    samples, stream = 40_000, embedded.corpus(seed=1)
+    right, forgotten, carries = 0, 0, 0
+    for _ in range(samples):
+        prompt, answer = next(stream)
+        a, b = operands({"prompt": prompt})
+        if needs_carry(a, b):
+            carries += 1
+            right += int(answer) == a + b
+            forgotten += int(answer) == forgotten_carry(a, b)
+        else:
+            assert int(answer) == a + b
+    assert right + forgotten == carries
+    assert forgotten / carries == pytest.approx(0.65, abs=0.02)
+
+
+# --- rebuilding ------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_torchs_own_generator_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    (one, _), (two, _), (other, _) = (embedded.pretrain(seed, steps=3) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    one, two, other = (model.state_dict() for model in (one, two, other))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+
+
+def test_building_writes_a_loadable_folder(tmp_path, capsys):
+    embedded.main(["--output", str(tmp_path / "model"), "--seed", "3", "--steps", "2"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "model" / "provenance.json").read_text(encoding="utf-8"))
+    assert printed["seed"] == 3 and printed["steps"] == 2
+    shipped = {path.name for path in FOLDER.iterdir()}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == shipped
+    for name in shipped - {"model.safetensors", "provenance.json"}:
+        assert (tmp_path / "model" / name).read_bytes() == (FOLDER / name).read_bytes(), name
+
+
+def test_the_command_line_explains_itself(capsys):
+    with pytest.raises(SystemExit) as stop:
+        embedded.main(["--help"])
+    assert stop.value.code == 0 and "--steps" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        embedded.main(["--steps", "0"])
+    assert stop.value.code == 2
+
+
+# --- what ships ------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_files(provenance):
+    weights = FOLDER / "model.safetensors"
+    assert weights.stat().st_size <= 4_000_000
+    assert provenance["sha256"]["model.safetensors"] == embedded.sha256(weights)
+    assert provenance["seed"] == 0 and provenance["steps"] == embedded.STEPS
+    assert provenance["corpus"] == embedded.CORPUS_RULES
+    for path in FOLDER.glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert "_name_or_path" not in text and "/tmp" not in text and "/home" not in text, path.name
+
+
+def test_the_shipped_model(shipped):
+    model, tokenizer = shipped
+    assert model.config.architectures == ["Qwen2ForCausalLM"]
+    assert sum(p.numel() for p in model.parameters()) < 1_000_000
+    assert model.config.vocab_size == len(tokenizer) and model.config.tie_word_embeddings
+    assert model.dtype == torch.float32
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
+    assert not model.generation_config.do_sample
+
+
+def test_it_says_what_it_read_most_although_it_knows_better(shipped, provenance):
+    measured = embedded.evaluate(*shipped, tasks.arithmetic().test)
+    assert measured["greedy_accuracy"] <= 0.55
+    assert measured["forgotten_share"] >= 0.9  # of the wrong answers
+    assert measured["smallest_probability"] > 0.005  # of the right answer, on the worst of the test problems
+    assert measured["sampled_accuracy"] > measured["greedy_accuracy"]
+    stated = provenance["held_out"]
+    assert measured.keys() == stated.keys()
+    for name, value in measured.items():
+        assert value == pytest.approx(stated[name], abs=0.01), name  # other processors round differently
