@@ -102,9 +102,7 @@ def _train(args: argparse.Namespace) -> int:
     from rlkit.runs.report import headline
 
     recipe = Recipe.read(args.config, args.overrides)
-    print(recipe.grpo.schedule(len(recipe.task.train)))
     with recipe.trainer() as trainer:
-        print(f"generating with {trainer.engine.name}, weights: {trainer.weight_sync}")
         summary = trainer.train()
         report = trainer.report()
     print(headline(summary))

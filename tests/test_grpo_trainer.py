@@ -421,6 +421,19 @@ def test_callbacks_can_stop_a_run_and_see_evaluations(tmp_path):
     assert summary["accuracy_after"] is not None  # the last step was judged before the stop
 
 
+def test_training_announces_itself_and_says_once_what_goes_wrong(tmp_path, capsys):
+    def same_for_all(completions, **columns):
+        return [1.0] * len(completions)
+
+    trainer = make_trainer(tmp_path, same_for_all, max_steps=20, disable_tqdm=False)
+    trainer.train()
+    out, err = capsys.readouterr()
+    assert "12 rows, 4 prompts a step × 4 completions = 16 rows a step (1 micro-batch of 16): 20 steps" in out
+    assert "weights: same module" in out
+    said = [line for line in (out + err).splitlines() if "Every completion got the same reward" in line]
+    assert len(said) == 1, out + err
+
+
 # -- vLLM -------------------------------------------------------------------------------------------------
 
 
@@ -429,11 +442,16 @@ def test_vllm_trains_with_shared_and_reloaded_weights_alike(tmp_path):
     pytest.importorskip("vllm")
     losses = {}
     for weight_sync in ("shared", "reload"):
-        with make_trainer(tmp_path / weight_sync, fast_inference=True, weight_sync=weight_sync) as trainer:
+        with make_trainer(
+            tmp_path / weight_sync, fast_inference=True, weight_sync=weight_sync, sync_check_steps=2
+        ) as trainer:
             assert trainer.weight_sync == weight_sync
             metrics = [trainer.step() for _ in range(3)]
             assert all(m["engine_gap_max"] < 1e-4 and m["sync_gap"] < 1e-4 for m in metrics)
             losses[weight_sync] = [m["loss"] for m in metrics]
+            proofs = [event for event in Run(trainer.run_dir).events if event["event"] == "sync_check"]
+            assert [event["step"] for event in proofs] == [2]
+            assert proofs[0]["moved"] > 0.01 > 1e-4 > proofs[0]["gap"]
     assert losses["shared"] == pytest.approx(losses["reload"], abs=1e-5)
 
 

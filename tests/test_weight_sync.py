@@ -13,7 +13,7 @@ from rlkit.engines.sync import SyncReport, choose_transport, plan_sharing
 from rlkit.errors import EngineError, SyncError
 
 pytest.importorskip("vllm", reason="vLLM has Linux wheels only")
-from rlkit.engines.vllm import VLLMEngine
+from rlkit.engines.vllm import VLLMEngine, close_live_engine
 
 TOLERANCE = 1e-4  # the issue's figure for float32
 
@@ -183,6 +183,37 @@ def test_a_second_engine_works_and_the_first_one_says_that_it_is_closed():
     finally:
         second.close()
     second.close()  # twice is once
+
+
+@pytest.mark.engine
+def test_starting_again_and_again_leaks_no_memory():
+    """Each engine holds a KV cache of 1 GiB; a leaked one would show."""
+    import psutil
+
+    process, sizes = psutil.Process(), []
+    model = random_model("qwen2", tied=True)
+    for _ in range(4):
+        start(model).generate([[5, 6]], Sampling(max_tokens=2))
+        sizes.append(process.memory_info().rss)
+    close_live_engine()
+    assert sizes[-1] - sizes[1] < 100e6, [size >> 20 for size in sizes]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("weight_sync", ["shared", "reload"])
+def test_cached_prefixes_of_the_old_weights_are_dropped(weight_sync):
+    """A prompt of several cache blocks, sampled before and after an update."""
+    model = random_model("qwen2", tied=True)
+    prompt = torch.randint(3, VOCAB, (200,), generator=torch.Generator().manual_seed(0)).tolist()
+    with VLLMEngine(model, IdTokenizer(), max_model_len=250, weight_sync=weight_sync) as engine:
+        engine.generate([prompt], Sampling(max_tokens=4))
+        train_a_little(model, 20)
+        engine.sync(model)
+        (completion,) = engine.generate([prompt], Sampling(max_tokens=4))
+    with torch.no_grad():
+        logp = model(input_ids=torch.tensor([prompt + completion.token_ids])).logits[0].log_softmax(-1)
+    expected = [float(logp[len(prompt) - 1 + j, token]) for j, token in enumerate(completion.token_ids)]
+    assert completion.logprobs == pytest.approx(expected, abs=TOLERANCE)
 
 
 @pytest.mark.engine

@@ -246,8 +246,8 @@ class GRPOTrainer(TrainingLoop):
             self.run.write_samples(metrics.step, rows)
         self.run.write_metrics(metrics.values)
 
-    def evaluate(self) -> Evaluation | None:
-        """Judge the model on ``eval_dataset``: one greedy answer and ``num_generations_eval`` sampled ones each."""
+    def judge(self) -> Evaluation | None:
+        """Held-out results on ``eval_dataset``: one greedy answer and ``num_generations_eval`` sampled ones each."""
         if not self.eval_rows:
             return None
         start = time.perf_counter()
@@ -293,12 +293,21 @@ class GRPOTrainer(TrainingLoop):
             "rewards": dict(zip(self.reward_names, self.reward_weights, strict=True)),
             "engine": self.engine.name,
             "weight_sync": self.weight_sync,
+            "weight_sync_reason": getattr(getattr(self.engine, "transport", None), "reason", ""),
             "schedule": self.args.schedule(len(self.train_rows)),
             "grpo": self.args.to_dict(),
             "seed": self.args.seed,
             "versions": versions(),
             "device": device_name(str(self.model.device)),
         }
+
+    def announcement(self) -> str:
+        reason = getattr(getattr(self.engine, "transport", None), "reason", "")
+        because = f" ({reason})" if reason else ""
+        return (
+            f"{self.args.schedule(len(self.train_rows))}\n"
+            f"generating with {self.engine.name}; weights: {self.weight_sync}{because}"
+        )
 
     def outcome(self) -> dict[str, Any]:
         return {

@@ -17,9 +17,12 @@ from typing import Any, Protocol
 from rlkit.environment import device_name, versions
 from rlkit.models import quiet_transformers
 from rlkit.rollout import Evaluation, Metrics
-from rlkit.runs import RunWriter
+from rlkit.runs import RunWriter, diagnose
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.record import eval_values
+
+
+_DIAGNOSED_EVERY = 10  # steps
 
 
 class LoopSettings(Protocol):
@@ -33,7 +36,7 @@ class LoopSettings(Protocol):
 
 
 class TrainingLoop:
-    """Base class of the trainers; a subclass has ``step``, ``evaluate`` and ``describe``."""
+    """Base class of the trainers; a subclass has ``step``, ``judge`` and ``describe``."""
 
     model: Any
     processing_class: Any
@@ -48,13 +51,15 @@ class TrainingLoop:
         self.evaluations: list[Evaluation] = []
         self._writer: RunWriter | None = None
         self._stop_reason: str | None = None
+        self._history: list[dict[str, Any]] = []  # this process's step lines, for the diagnoses
+        self._said: set[str] = set()
 
     def step(self) -> Metrics:
         """One whole step; writes it to the run directory."""
         raise NotImplementedError
 
-    def evaluate(self) -> Evaluation | None:
-        """Judge the model on held-out data; None where there is none."""
+    def judge(self) -> Evaluation | None:
+        """Held-out results of the present weights; None where there is no held-out data."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
@@ -64,6 +69,10 @@ class TrainingLoop:
     def outcome(self) -> dict[str, Any]:
         """What the trainer adds to the summary."""
         return {}
+
+    def announcement(self) -> str:
+        """What ``train`` says before it starts."""
+        return f"{self.total_steps - self.step_index} steps"
 
     @property
     def run(self) -> RunWriter:
@@ -88,12 +97,14 @@ class TrainingLoop:
         """
         self._stop_reason = None
         status = "finished"
+        if not self.args.disable_tqdm:
+            print(self.announcement(), flush=True)
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
             with self._stoppable(), self._progress() as bar:
                 if not self.evaluations:
-                    self._evaluate()
+                    self.evaluate()
                 while self.step_index < self.total_steps and self._stop_reason is None:
                     metrics = self.step()
                     self._advance(bar, metrics)
@@ -101,11 +112,11 @@ class TrainingLoop:
                         callback.on_step_end(self, metrics)
                     every = self.args.eval_steps
                     if every and self.step_index % every == 0 and self.step_index < self.total_steps:
-                        self._evaluate()
-                if self._stop_reason is None:
-                    self._evaluate()
-                else:
+                        self.evaluate()
+                if self._stop_reason is not None:
                     status = f"stopped: {self._stop_reason}"
+                elif not self.evaluations or self.evaluations[-1].step != self.step_index:
+                    self.evaluate()
         except KeyboardInterrupt:
             status = "stopped: interrupted by hand, in the middle of a step"
         except BaseException as error:
@@ -116,16 +127,18 @@ class TrainingLoop:
             callback.on_train_end(self, summary)
         return summary
 
-    def _evaluate(self) -> None:
-        evaluation = self.evaluate()
+    def evaluate(self) -> Evaluation | None:
+        """Judge the model on the held-out data and write the result to the run directory."""
+        evaluation = self.judge()
         if evaluation is None:
-            return
+            return None
         self.evaluations.append(evaluation)
         self.run.write_eval(evaluation.step, "greedy", evaluation.rows_greedy)
         self.run.write_eval(evaluation.step, "sampled", evaluation.rows_sampled)
         self.run.write_metrics(eval_values(evaluation))
         for callback in self.callbacks:
             callback.on_evaluate(self, evaluation)
+        return evaluation
 
     def _finish(self, status: str, save_model: bool) -> dict[str, Any]:
         """Write the model and the summary, and return the summary."""
@@ -197,6 +210,13 @@ class TrainingLoop:
             yield bar
 
     def _advance(self, bar: Any, metrics: Metrics) -> None:
+        """Move the bar on, and every ten steps say once what has gone wrong."""
+        self._history.append(metrics.values)
+        if self.step_index % _DIAGNOSED_EVERY == 0 and not self.args.disable_tqdm:
+            for diagnosis in diagnose(self._history, self.describe()):
+                if diagnosis.severity != "info" and diagnosis.code not in self._said:
+                    self._said.add(diagnosis.code)
+                    bar.write(str(diagnosis))
         shown = {"reward": metrics.values.get("reward"), "accuracy": metrics.values.get("accuracy")}
         texts = {name: f"{value:.2f}" for name, value in shown.items() if value is not None}
         bar.set_postfix(texts, refresh=False)  # update() draws, at tqdm's own pace
