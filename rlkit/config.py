@@ -355,6 +355,13 @@ class GRPOConfig:
             _require("sync_tolerance", self.sync_tolerance, self.sync_tolerance > 0, "above 0, or None")
         share = self.gpu_memory_utilization
         _require("gpu_memory_utilization", share, 0 < share <= 1, "a share above 0 and up to 1")
+        if self.lr_scheduler_type == "constant" and self.warmup_steps:
+            raise bad_value(
+                "warmup_steps",
+                self.warmup_steps,
+                "0 with lr_scheduler_type='constant'",
+                "See 'constant_with_warmup'.",
+            )
         if self.lr_scheduler_type not in SCHEDULES:
             raise unknown_name("lr_scheduler_type", self.lr_scheduler_type, SCHEDULES)
         if self.weight_sync not in WEIGHT_SYNCS:

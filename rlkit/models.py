@@ -134,6 +134,7 @@ def load_model(
     if positions is not None or max_seq_length is not None:
         tokenizer.model_max_length = max_seq_length if max_seq_length is not None else positions
     model.rlkit_fast_inference = fast_inference
+    model.name_or_path = str(model_name)  # what the caller said, not where the package keeps it
     return model, tokenizer
 
 

@@ -259,6 +259,13 @@ class Evaluation:
     rows_greedy: list[Row] = field(default_factory=list, repr=False)
     rows_sampled: list[Row] = field(default_factory=list, repr=False)
 
+    def __repr__(self) -> str:
+        if self.accuracy_greedy is None or self.accuracy_sampled is None:
+            found = f"reward {self.reward_greedy:.3f} greedy, {self.reward_sampled:.3f} sampled"
+        else:
+            found = f"{self.accuracy_greedy:.3f} right greedily, {self.accuracy_sampled:.3f} sampled"
+        return f"Evaluation(step {self.step}: {found}, {self.n} held-out problems)"
+
 
 def completion_as_given(prompt: str | Messages, text: str) -> str | Messages:
     """A completion in the form of its prompt: a string for a string, a message list for a message list."""

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rlkit import Callback, GRPOConfig, GRPOTrainer, Run
 from rlkit.embedded import build_tokenizer
@@ -211,13 +212,9 @@ def test_a_length_reward_moves_length_in_its_direction(tmp_path):
     def shorter(completion_ids, **columns):
         return [-float(len(ids)) for ids in completion_ids]
 
-    model, tokenizer = small_model()
-    with torch.no_grad():  # an end token that is likely enough to be found
-        model.lm_head.weight[tokenizer.eos_token_id] *= 1.0
     trainer = make_trainer(
         tmp_path,
         shorter,
-        (model, tokenizer),
         num_generations=32,
         max_completion_length=16,
         learning_rate=3e-3,
@@ -315,6 +312,39 @@ def test_what_the_engine_sampled_is_what_is_trained_on_and_written(tmp_path):
     assert metrics["tokens"] == sum(len(row["completion_ids"]) for row in rows)
 
 
+def test_the_learning_rate_follows_its_schedule(tmp_path):
+    def rates(folder: str, **settings) -> list[float]:
+        trainer = make_trainer(tmp_path / folder, max_steps=4, learning_rate=1.0, **settings)
+        return [trainer.step()["learning_rate"] for _ in range(4)]
+
+    assert rates("a", lr_scheduler_type="constant") == [1.0] * 4
+    assert rates("b", lr_scheduler_type="linear") == pytest.approx([1.0, 0.75, 0.5, 0.25])
+    assert rates("c", lr_scheduler_type="constant_with_warmup", warmup_steps=2) == pytest.approx(
+        [0, 0.5, 1, 1]
+    )
+    assert rates("d", lr_scheduler_type="cosine")[:2] == pytest.approx([1.0, 0.8535534])
+
+
+def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_reported(tmp_path):
+    trainer = make_trainer(tmp_path, max_grad_norm=1e-3)
+    seen = []
+    trainer.policy.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm())
+    )
+    assert trainer.step()["grad_norm"] > 1e-2
+    assert float(seen[0]) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_rollout_is_trained_on_once(tmp_path):
+    """The update cell that is run twice: its ratios would be 1 by construction, and wrong."""
+    trainer = make_trainer(tmp_path)
+    rollout = trainer.rollout()
+    advantages = trainer.advantages(trainer.score(rollout))
+    trainer.update(rollout, advantages)
+    with pytest.raises(TrainingError, match="set num_iterations"):
+        trainer.update(rollout, advantages)
+
+
 # -- how it ends ------------------------------------------------------------------------------------------
 
 
@@ -348,6 +378,39 @@ def test_ctrl_c_writes_everything(tmp_path, times):
     assert trainer.train()["steps"] == 4, "it goes on from where it stopped"
 
 
+def test_an_interrupt_inside_a_step_leaves_whole_steps_and_matching_weights(tmp_path):
+    """Twice Ctrl-C while the gradient is computed, and once while the step is being recorded."""
+    trainer = make_trainer(tmp_path, max_steps=50, save_model=True)
+    gradient = trainer.policy._gradient
+
+    def interrupted(*args):
+        if trainer.step_index == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return gradient(*args)
+
+    trainer.policy._gradient = interrupted
+    summary = trainer.train()
+    run = Run(trainer.run_dir)
+    assert "in the middle of a step" in summary["status"]
+    assert summary["steps"] == 2
+    assert run.steps == [1, 2]
+    saved = load_file(trainer.run_dir / "model" / "model.safetensors")
+    assert all(torch.equal(tensor, trainer.model.state_dict()[name]) for name, tensor in saved.items())
+    trainer.policy._gradient = gradient
+
+    record = trainer.record
+
+    def interrupted_record(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        record(*args)
+
+    trainer.record = interrupted_record
+    assert trainer.train()["steps"] == 3
+    assert run.steps == [1, 2, 3]
+
+
 def test_a_non_finite_gradient_skips_the_step_and_keeps_the_batch(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=10)
     poison = trainer.model.model.norm.weight.register_hook(lambda gradient: gradient * float("nan"))
@@ -357,6 +420,8 @@ def test_a_non_finite_gradient_skips_the_step_and_keeps_the_batch(tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
     kept = torch.load(trainer.run_dir / "nonfinite" / "step_000001.pt", weights_only=False)
     assert len(kept["batch"]) == 16
+    assert kept["rollout"].completions[0].text == kept["rollout"].groups[0][0].text
+    assert kept["advantages"].values.shape == (4, 4)
     poison.remove()
     assert not trainer.step()["skipped"], "one bad batch does not end a run"
     trainer.model.model.norm.weight.register_hook(lambda gradient: gradient * float("nan"))
@@ -377,12 +442,13 @@ def test_a_reward_that_breaks_in_the_middle_leaves_a_readable_run(tmp_path):
             raise ZeroDivisionError("oh")
         return [0.0] * len(completions)
 
-    trainer = make_trainer(tmp_path, fragile)
+    trainer = make_trainer(tmp_path, fragile, save_model=True)
     with pytest.raises(Exception, match="'fragile' raised ZeroDivisionError"):
         trainer.train()
     run = Run(trainer.run_dir)
     assert run.steps == [1, 2]
     assert "fragile" in run.status
+    assert (trainer.run_dir / "model" / "model.safetensors").exists(), "what was learned is not lost"
 
 
 def test_callbacks_can_stop_a_run_and_see_evaluations(tmp_path):
@@ -439,7 +505,6 @@ def test_training_announces_itself_and_says_once_what_goes_wrong(tmp_path, capsy
 
 @pytest.mark.engine
 def test_vllm_trains_with_shared_and_reloaded_weights_alike(tmp_path):
-    pytest.importorskip("vllm")
     losses = {}
     for weight_sync in ("shared", "reload"):
         with make_trainer(
@@ -457,7 +522,6 @@ def test_vllm_trains_with_shared_and_reloaded_weights_alike(tmp_path):
 
 @pytest.mark.engine
 def test_a_model_that_vllm_does_not_know_falls_back_and_says_why(tmp_path):
-    pytest.importorskip("vllm")
     model, tokenizer = small_model()
     model.__class__ = type("HomemadeForCausalLM", (type(model),), {})
     with pytest.warns(EngineWarning, match="does not know the architecture HomemadeForCausalLM"):
@@ -467,8 +531,31 @@ def test_a_model_that_vllm_does_not_know_falls_back_and_says_why(tmp_path):
 
 
 @pytest.mark.engine
+def test_a_forgotten_sync_does_not_sample_from_old_weights(tmp_path):
+    """Cell by cell with ``reload``, the sync cell left out: the next rollout synchronises by itself."""
+    with make_trainer(tmp_path, fast_inference=True, weight_sync="reload", learning_rate=1e-2) as trainer:
+        for _ in range(2):
+            rollout = trainer.rollout()
+            metrics = trainer.update(rollout, trainer.advantages(trainer.score(rollout)))
+            assert metrics["engine_gap_max"] < 1e-4
+
+
+@pytest.mark.engine
+def test_gpt_oss_is_refused_or_falls_back(tmp_path):
+    from tiny_models import random_model
+
+    tokenizer = build_tokenizer()
+    model = random_model("gptoss", tied=False)
+    model.resize_token_embeddings(len(tokenizer))
+    with pytest.raises(SyncError, match="set fast_inference=False"):
+        make_trainer(tmp_path, model=(model, tokenizer), fast_inference=True)
+    with pytest.warns(EngineWarning, match="generating with transformers instead of vLLM"):
+        trainer = make_trainer(tmp_path, model=(model, tokenizer), fast_inference=None)
+    assert trainer.engine.name.startswith("Hugging Face")
+
+
+@pytest.mark.engine
 def test_weights_changed_behind_the_trainers_back_are_noticed(tmp_path):
-    pytest.importorskip("vllm")
     with make_trainer(tmp_path, fast_inference=True, weight_sync="reload") as trainer:
         trainer.step()
         trainer.engine.transport.push = lambda model: SyncReport("reload", 0, 0.0)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, VOCAB, IdTokenizer, random_model, train_a_little
 
 from rlkit.engines.base import Sampling
-from rlkit.engines.canary import SyncGuard, canary_sequences, flip_signs
+from rlkit.engines.canary import SyncGuard, canary_sequences, perturbed
 from rlkit.engines.hf import HFEngine
-from rlkit.engines.sync import SyncReport, choose_transport, plan_sharing
-from rlkit.errors import EngineError, SyncError
-
-pytest.importorskip("vllm", reason="vLLM has Linux wheels only")
+from rlkit.engines.sync import ReloadTransport, SyncReport, choose_transport, plan_sharing
 from rlkit.engines.vllm import VLLMEngine, close_live_engine
+from rlkit.errors import EngineError, SyncError
 
 TOLERANCE = 1e-4  # the issue's figure for float32
 
@@ -159,11 +159,15 @@ def test_a_stale_lm_head_is_caught(monkeypatch):
 
 
 @pytest.mark.engine
-def test_moving_a_shared_model_is_refused():
+@pytest.mark.parametrize("how", ["moved", "replaced"])
+def test_a_shared_model_whose_parameters_went_elsewhere_is_refused(how):
     model = random_model("qwen2", tied=True)
     with start(model, "shared") as engine:
-        weight = model.model.layers[0].mlp.down_proj.weight
-        weight.data = weight.data.clone()
+        layer = model.model.layers[0].mlp.down_proj
+        if how == "moved":
+            layer.weight.data = layer.weight.data.clone()
+        else:
+            layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
         with pytest.raises(EngineError, match="moved or replaced"):
             engine.sync(model)
 
@@ -250,14 +254,92 @@ def test_greedy_and_top_logprobs_agree_with_transformers():
         assert a.logprobs == pytest.approx(b.logprobs, abs=TOLERANCE)
 
 
-def test_flipping_signs_twice_restores_every_bit():
-    for dtype in (torch.float32, torch.bfloat16):
-        model = random_model("qwen2", tied=True).to(dtype)
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        flip_signs(model)
-        changed = [
-            name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
-        ]
-        assert set(changed) == set(before), "every tensor must be perturbed"
-        flip_signs(model)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_perturbation_touches_every_tensor_and_restores_every_bit(dtype):
+    model = random_model("qwen2", tied=True).to(dtype)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.bias.zero_()  # as in a freshly made model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def changed() -> set[str]:
+        return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+
+    with perturbed(model):
+        assert changed() == set(before)
+    assert not changed()
+    with pytest.raises(KeyboardInterrupt), perturbed(model):
+        raise KeyboardInterrupt
+    assert not changed()
+
+
+@pytest.mark.engine
+def test_the_proof_notices_any_single_tensor_that_is_never_synchronised(monkeypatch):
+    """float32: leave one tensor out of every sync, each in turn."""
+    model = random_model("qwen2", tied=True)
+    with start(model, "reload") as engine:
+        guard = guard_for(engine, model, tolerance=3e-4)
+        guard.prove()
+        clean = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        state_dict = type(model).state_dict
+        unnoticed = []
+        for left_out in clean:
+            if left_out == "lm_head.weight":  # tied: the same tensor as the embedding
+                continue
+            tied = {left_out, "lm_head.weight"} if "embed" in left_out else {left_out}
+            stale = {name: clean[name] for name in tied}
+            monkeypatch.setattr(model, "state_dict", lambda stale=stale: {**state_dict(model), **stale})
+            try:
+                guard.prove()
+                unnoticed.append(left_out)
+            except SyncError:
+                pass
+        assert not unnoticed
+
+
+@pytest.mark.engine
+def test_the_proof_notices_a_dead_sync_in_bfloat16():
+    model = random_model("qwen2", tied=True).to(torch.bfloat16)
+    with start(model, "reload") as engine:
+        guard = SyncGuard(engine, model, canary_sequences([5, 6, 7, 8], VOCAB))
+        guard.check(engine.sync(model))
+        proof = guard.prove()
+        assert proof.moved > 0.3
+        engine.sync = lambda model: SyncReport("reload", 0, 0.0)
+        with pytest.raises(SyncError, match="do not reach the engine"):
+            guard.prove()
+
+
+@pytest.mark.engine
+def test_an_interrupted_generation_leaves_nothing_behind(monkeypatch):
+    """vLLM keeps the requests of an interrupted call, and would answer them at the next one."""
+    model = random_model("qwen2", tied=True)
+    with start(model) as engine:
+        expected = engine.generate([[5, 6]], Sampling(n=2, max_tokens=6, seed=1))
+        step, calls = engine._llm.llm_engine.step, []
+
+        def interrupted_step():
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return step()
+
+        monkeypatch.setattr(engine._llm.llm_engine, "step", interrupted_step)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate([[7, 8], [9]], Sampling(n=3, max_tokens=20))
+        monkeypatch.undo()
+        again = engine.generate([[5, 6]], Sampling(n=2, max_tokens=6, seed=1))
+        assert [c.token_ids for c in again] == [c.token_ids for c in expected]
+
+
+@pytest.mark.engine
+def test_a_start_that_fails_late_leaves_room_for_the_next(monkeypatch):
+    with pytest.raises(EngineError, match="weight_sync='shared' is not possible"):
+        start(random_model("gptoss", tied=False), "shared")
+    monkeypatch.setattr(ReloadTransport, "push", lambda self, model: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        start(random_model("qwen2", tied=True), "reload")
+    monkeypatch.undo()
+    gc.collect()
+    with start(random_model("qwen2", tied=True)) as engine:
+        gc.collect()
+        assert len(engine.generate([[5, 6]], Sampling(n=2, max_tokens=3, top_logprobs=40))) == 2

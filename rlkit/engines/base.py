@@ -20,7 +20,8 @@ class Sampling:
         n: completions a prompt (G).
         max_tokens: at most this many tokens a completion.
         temperature: T in softmax(logits / T); 0 is greedy, and its log-probabilities are then those at T = 1.
-        seed: makes the samples repeatable; prompt i draws from ``seed + i · n``.
+        seed: makes the samples repeatable. vLLM draws completion j of prompt i from ``seed + i · n + j``, so its
+            samples do not depend on what else is in the batch; transformers draws all from one generator.
         top_logprobs: how many likeliest alternatives to keep at every position (0: none).
     """
 
@@ -35,11 +36,18 @@ class Sampling:
 class Engine(Protocol):
     """Samples completions from the policy's current weights.
 
-    ``name`` is what summaries and reports show, such as ``"vLLM 0.32 colocated"``. An engine is a context
-    manager; leaving the block frees what it holds.
+    ``name`` is what summaries and reports show, such as ``"vLLM 0.32 colocated"``; ``weight_sync`` says how
+    weights reach it (``"shared"``, ``"reload"``, ``"same module"``, ``"copied"``), ``weight_sync_reason`` why they
+    are not shared. An engine is a context manager; leaving the block frees what it holds.
     """
 
     name: str
+
+    @property
+    def weight_sync(self) -> str: ...
+
+    @property
+    def weight_sync_reason(self) -> str: ...
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
         """Sample ``sampling.n`` completions for each prompt of token ids; prompt by prompt, in order."""

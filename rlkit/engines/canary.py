@@ -10,8 +10,9 @@ Two checks, because one is not enough:
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +21,14 @@ from torch import nn
 from rlkit.engines.base import Engine
 from rlkit.engines.sync import SyncReport
 from rlkit.errors import SyncError
+from rlkit.interrupts import interrupts_held
 
-# Largest |log π_engine − log π_trainer| that arithmetic alone explains, by the dtype of the weights.
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: 0.35, torch.float16: 0.1}
-_FLIPPED = 0.02  # share of entries whose sign the perturbation flips
+# Largest |log π_engine − log π_trainer| in nats that arithmetic alone explains, by the dtype of the weights.
+# float32: 1e-6 to 3e-5 was seen; 16 bits: engine and trainer round at different places, and the logits are far off.
+TOLERANCE = {torch.float32: 3e-4, torch.float64: 3e-4, torch.bfloat16: 0.35, torch.float16: 0.1}
+FLIPPED = {1: 0.25}  # share of entries whose sign the perturbation flips: biases and norms are few,
+FLIPPED_OTHERWISE = 0.02  # matrices many
+_FOLLOWED = 0.25  # an engine has followed a movement when it is off by less than this share of it
 
 
 class SyncGuard:
@@ -53,9 +58,9 @@ class SyncGuard:
         """
         start = time.perf_counter()
         mine = self._trainer_logprobs()  # [tokens]
-        report.moved = float((mine - self._last).abs().max())
+        report.moved = _largest(mine - self._last)
         report.conclusive = report.moved > self.tolerance
-        report.gap = self._gap(mine)
+        report.gap = _largest(self._engine_logprobs() - mine)
         self._last = mine
         report.seconds += time.perf_counter() - start
         if not report.gap <= self.tolerance:  # also true for NaN
@@ -69,42 +74,51 @@ class SyncGuard:
     def prove(self) -> SyncReport:
         """Perturb every tensor, sync, compare, restore, sync, compare. The weights end bit-equal.
 
+        In float32 the engine must agree to the tolerance under the perturbed weights too, which any one stale
+        tensor breaks. In 16 bits rounding hides single tensors; there the engine must have followed the
+        trainer's movement to a quarter, on average over the canary tokens, which a dead path breaks.
+
         Raises:
-            SyncError: the engine did not follow the perturbed or the restored weights.
+            SyncError: the engine did not follow the perturbed or the restored weights, or the perturbation
+                moved nothing, so that agreement would prove nothing.
         """
         start = time.perf_counter()
-        try:
-            flip_signs(self.model)
-            self._last, before = self._trainer_logprobs(), self._last
-            moved = float((self._last - before).abs().max())
-            report = self.engine.sync(self.model)
-            gap = self._gap(self._last)
-        finally:
-            flip_signs(self.model)
-        restored = self.engine.sync(self.model)
-        self._last = self._trainer_logprobs()
-        gap_restored = self._gap(self._last)
-        # A perturbed model's logits are larger than a trained one's, and so is the noise of its arithmetic.
-        allowed = self.tolerance * max(1.0, moved)
-        if not (gap <= allowed and gap_restored <= self.tolerance):
+        before = self._trainer_logprobs()  # [tokens]
+        with interrupts_held():  # a perturbed model must never be left behind
+            try:
+                with perturbed(self.model):
+                    moved = self._trainer_logprobs() - before
+                    report = self.engine.sync(self.model)
+                    missed = self._engine_logprobs() - before - moved
+            finally:
+                restored = self.engine.sync(self.model)
+        back = self._engine_logprobs() - before
+        exact = self.model.dtype in (torch.float32, torch.float64)
+        followed = (
+            _largest(missed) <= self.tolerance
+            if exact
+            else float(missed.abs().mean()) <= _FOLLOWED * float(moved.abs().mean())
+        )
+        conclusive = _largest(moved) > self.tolerance or not exact
+        if not (followed and conclusive and _largest(back) <= self.tolerance):
             raise SyncError(
-                f"weights do not reach the engine: with every tensor perturbed, the {report.strategy!r} sync left "
-                f"the engine {gap:.3g} nats from the trainer (allowed {allowed:.3g}; the perturbation itself moved "
-                f"the trainer by {moved:.3g}), and {gap_restored:.3g} after restoring. {self._advice(report.strategy)}"
+                f"weights do not reach the engine: with every tensor perturbed, the trainer's log-probabilities moved "
+                f"by up to {_largest(moved):.3g} nats, and the {report.strategy!r} sync left the engine "
+                f"{_largest(missed):.3g} from them, {_largest(back):.3g} after restoring (tolerance "
+                f"{self.tolerance:g}). {self._advice(report.strategy)}"
             )
         return SyncReport(
             strategy=report.strategy,
             bytes_copied=report.bytes_copied + restored.bytes_copied,
             seconds=time.perf_counter() - start,
-            gap=max(gap, gap_restored),
-            moved=moved,
-            conclusive=moved > self.tolerance,
+            gap=max(_largest(missed), _largest(back)),
+            moved=_largest(moved),
+            conclusive=True,
         )
 
-    def _gap(self, mine: torch.Tensor) -> float:
-        """Largest |log π_engine − log π_trainer| in nats; NaN-safe (a NaN on either side is a NaN gap)."""
-        theirs = torch.tensor([value for row in self.engine.logprobs(self.sequences) for value in row])
-        return float((theirs.double() - mine).abs().max())
+    def _engine_logprobs(self) -> torch.Tensor:
+        rows = self.engine.logprobs(self.sequences)
+        return torch.tensor([value for row in rows for value in row], dtype=torch.float64)
 
     @torch.no_grad()
     def _trainer_logprobs(self) -> torch.Tensor:
@@ -128,24 +142,48 @@ class SyncGuard:
         )
 
 
-@torch.no_grad()
-def flip_signs(model: nn.Module, share: float = _FLIPPED, seed: int = 20) -> None:
-    """Flip the sign of a fixed random ``share`` of every parameter, in place.
+def _largest(difference: torch.Tensor) -> float:
+    """Largest absolute entry; NaN where there is one."""
+    return float(difference.abs().max())
 
-    Applied twice it restores the weights bit for bit in every dtype, with no copy of the model: negation is
-    exact. One entry at least is flipped in each tensor.
+
+@contextlib.contextmanager
+def perturbed(model: nn.Module, seed: int = 20) -> Iterator[None]:
+    """Flip the sign of a fixed random share of every parameter inside the block, and flip it back after it.
+
+    Negation is exact in every dtype, so the weights are restored bit for bit with no copy of the model. A
+    tensor that is all zero (a fresh bias, LoRA's B) is filled with a constant and zeroed again. Only what was
+    perturbed is undone, whatever happens in between.
     """
-    seen: set[int] = set()
-    for index, parameter in enumerate(model.parameters()):
-        if parameter.data_ptr() in seen:
-            continue
-        seen.add(parameter.data_ptr())
-        generator = torch.Generator().manual_seed(seed + index)
-        count = max(1, int(share * parameter.numel()))
-        # Distinct, so that no entry is flipped twice; drawn without a permutation of the whole tensor.
-        chosen = torch.randint(parameter.numel(), (count,), generator=generator).unique()
-        where = torch.unravel_index(chosen.to(parameter.device), parameter.shape)
-        parameter.data[where] = -parameter.data[where]
+    done: list[tuple[nn.Parameter, tuple[torch.Tensor, ...] | None]] = []
+    try:
+        with torch.no_grad():
+            for index, parameter in enumerate(model.parameters()):
+                if not parameter.numel() or not parameter.is_floating_point():
+                    continue
+                if not parameter.data.any():
+                    done.append((parameter, None))
+                    parameter.data.fill_(0.05)
+                    continue
+                where = _chosen(parameter, seed + index)
+                done.append((parameter, where))
+                parameter.data[where] = -parameter.data[where]
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, where in done:
+                if where is None:
+                    parameter.data.zero_()
+                else:
+                    parameter.data[where] = -parameter.data[where]
+
+
+def _chosen(parameter: nn.Parameter, seed: int) -> tuple[torch.Tensor, ...]:
+    """Indices of the entries to flip: at least one, distinct, drawn without a permutation of the whole tensor."""
+    count = max(1, int(FLIPPED.get(parameter.ndim, FLIPPED_OTHERWISE) * parameter.numel()))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(parameter.numel(), (count,), generator=generator).unique()
+    return torch.unravel_index(chosen.to(parameter.device), parameter.shape)
 
 
 def canary_sequences(

@@ -26,13 +26,14 @@ class HFEngine:
     Args:
         model: a causal LM; the trainer's own module, so its weights are always the current ones.
         tokenizer: decodes completions and names the end-of-sequence token.
-        max_batch_rows: at most this many completions are decoded at once.
+        max_batch_rows: so many completions are decoded at once, and never less than one prompt's.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, max_batch_rows: int = 256) -> None:
         import transformers
 
         self.name = f"Hugging Face {transformers.__version__}"
+        self.weight_sync, self.weight_sync_reason = "same module", ""
         self.max_batch_rows = max_batch_rows
         self._model: Any = model
         self._tokenizer = tokenizer
@@ -110,8 +111,11 @@ class HFEngine:
         was_training = model.training
         model.eval()
         ids, attention = _left_pad(token_ids, model.device)  # [N, L] both
-        logits = model(input_ids=ids, attention_mask=attention, position_ids=_positions(attention)).logits
-        model.train(was_training)
+        try:
+            output = model(input_ids=ids, attention_mask=attention, position_ids=_positions(attention))
+        finally:
+            model.train(was_training)
+        logits = output.logits  # [N, L, V]
         logp = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)  # [N, L-1]
         return [row[len(row) - len(seq) + 1 :].tolist() for row, seq in zip(logp, token_ids, strict=True)]
 
@@ -120,6 +124,7 @@ class HFEngine:
         own = self._open_model()
         if model is own:
             return SyncReport(strategy="same module", bytes_copied=0, seconds=0.0)
+        self.weight_sync = "copied"
         own.load_state_dict(model.state_dict())
         copied = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
         return SyncReport(strategy="copied", bytes_copied=copied, seconds=0.0)

@@ -21,9 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from rlkit.config import WEIGHT_SYNCS
 from rlkit.errors import EngineError, bad_value
-
-WEIGHT_SYNCS = ("auto", "shared", "reload")
 
 
 @dataclass(slots=True)
@@ -33,7 +32,7 @@ class SyncReport:
     Attributes:
         strategy: ``"shared"``, ``"reload"``, ``"same module"`` (Hugging Face engine) or ``"copied"``.
         bytes_copied: bytes moved for this update.
-        seconds: wall-clock seconds, canary included where it ran.
+        seconds: wall-clock seconds, the canary's comparison included where it ran.
         gap: largest |log π_engine − log π_trainer| over the canary tokens; None before the canary ran.
         moved: largest change of the trainer's own canary log-probabilities since the last sync.
         conclusive: whether ``moved`` exceeds the tolerance. Agreement proves nothing about an update that is
@@ -47,11 +46,16 @@ class SyncReport:
     moved: float | None = None
     conclusive: bool = False
 
+    def __repr__(self) -> str:
+        seen = "" if self.gap is None else f", engine − trainer {self.gap:.1e} nats, moved {self.moved:.1e}"
+        return f"SyncReport({self.strategy}: {self.bytes_copied} bytes in {1000 * self.seconds:.0f} ms{seen})"
+
 
 class Transport(Protocol):
-    """One way to carry weights into a running vLLM engine."""
+    """One way to carry weights into a running vLLM engine; ``reason`` says why it is not ``shared``."""
 
     name: str
+    reason: str
 
     def push(self, model: nn.Module) -> SyncReport: ...
 
@@ -150,7 +154,6 @@ class SharedTransport:
 
     def __init__(self, plan: list[Tie], model: nn.Module) -> None:
         self._plan: list[Tie] = plan
-        self._views: list[tuple[nn.Parameter, int]] = []
         storages: dict[int, torch.Tensor] = {}  # first piece → fused storage: tied heads share one
         with torch.no_grad():
             for tie in plan:
@@ -161,12 +164,12 @@ class SharedTransport:
                 if known is None:
                     storages[id(first)] = storage
                     _make_views(tie.pieces, storage)
-        self._views = [(piece, piece.data_ptr()) for tie in plan for piece in tie.pieces]
+        self._addresses = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
 
     def push(self, model: nn.Module) -> SyncReport:
         """Nothing to move; refuse if something re-allocated the trainer's parameters."""
         start = time.perf_counter()
-        if any(parameter.data_ptr() != address for parameter, address in self._views):
+        if any(parameter.data_ptr() != self._addresses[name] for name, parameter in model.named_parameters()):
             raise EngineError(
                 "the model's parameters were moved or replaced (model.to(…), a new Parameter) while the engine "
                 "shares their memory; make a new trainer after moving a model"
@@ -175,7 +178,7 @@ class SharedTransport:
 
     def release(self) -> None:
         self._plan = []
-        self._views = []
+        self._addresses = {}
 
 
 def _storage_for(tie: Tie) -> torch.Tensor:

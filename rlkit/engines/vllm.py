@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import sys
 import tempfile
@@ -67,16 +68,19 @@ def why_vllm_cannot_run(model: Any) -> str | None:
     version = vllm_version()
     with _quiet(), _native_chatter():
         from vllm import ModelRegistry
-        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
         known = ModelRegistry.get_supported_archs()
-        sizes = CPUAttentionBackend.get_supported_head_sizes()
     name = type(model).__name__
     if name not in known:
         return f"vLLM {version} does not know the architecture {name}"
+    if model.device.type != "cpu":
+        return None
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    sizes = CPUAttentionBackend.get_supported_head_sizes()
     config = model.config.get_text_config()
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if model.device.type == "cpu" and head_dim not in sizes:
+    if head_dim not in sizes:
         return f"vLLM {version} on CPU has no attention for head_dim {head_dim} (it has {sizes})"
     return None
 
@@ -112,7 +116,7 @@ class VLLMEngine:
         self.name = f"vLLM {'.'.join((vllm_version() or '').split('.')[:2])} colocated"
         self._tokenizer = tokenizer
         self._end_ids = end_token_ids(model, tokenizer)
-        self._max_model_len = max_model_len
+        self._device = model.device
         self._llm: Any = None
         with (
             _quiet(),
@@ -132,6 +136,7 @@ class VLLMEngine:
                     enforce_eager=model.device.type == "cpu",
                     max_model_len=max_model_len,
                     max_num_seqs=max_num_seqs,
+                    max_logprobs=-1,  # top_logprobs as large as one likes
                     gpu_memory_utilization=gpu_memory_utilization,
                     logprobs_mode="processed_logprobs",  # log-probabilities at the sampling temperature
                     generation_config="vllm",  # no hidden top-k or repetition penalty from the model's folder
@@ -139,15 +144,30 @@ class VLLMEngine:
                     seed=0,
                 )
             except Exception as error:
-                close_quietly(self)
                 raise EngineError(
                     f"vLLM could not start for {type(model).__name__}: {error}. "
                     f"fast_inference=False generates with transformers instead. {_tail(said)}"
                 ) from error
-        self.transport: Transport = choose_transport(self.vllm_model, model, self._llm, weight_sync)
-        self.sync(model)
         global _live
-        _live = weakref.ref(self)
+        _live = weakref.ref(
+            self
+        )  # from here on it holds process groups and must be closed before another starts
+        try:
+            self.transport: Transport = choose_transport(self.vllm_model, model, self._llm, weight_sync)
+            self.sync(model)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def weight_sync(self) -> str:
+        """``"shared"`` or ``"reload"``."""
+        return self.transport.name
+
+    @property
+    def weight_sync_reason(self) -> str:
+        """Why weights are reloaded and not shared; empty where they are shared."""
+        return self.transport.reason
 
     @property
     def vllm_model(self) -> torch.nn.Module:
@@ -157,7 +177,6 @@ class VLLMEngine:
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
         from vllm import SamplingParams
 
-        llm = self._open()
         requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
         # vLLM refuses n > 1 for greedy decoding: all would be the same.
         copies = sampling.n if sampling.temperature == 0 else 1
@@ -174,8 +193,7 @@ class VLLMEngine:
             )
             for i in range(len(prompts))
         ]
-        with _quiet():
-            results = llm.generate(requests, params, use_tqdm=False)
+        results = self._run(requests, params)
         completions = [
             _to_completion(output, sampling.top_logprobs)
             for result in results
@@ -190,12 +208,8 @@ class VLLMEngine:
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         from vllm import SamplingParams
 
-        llm = self._open()
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        with _quiet():
-            results = llm.generate(
-                [{"prompt_token_ids": list(ids)} for ids in token_ids], params, use_tqdm=False
-            )
+        results = self._run([{"prompt_token_ids": list(ids)} for ids in token_ids], params)
         return [
             [
                 position[token].logprob
@@ -204,10 +218,21 @@ class VLLMEngine:
             for result, ids in zip(results, token_ids, strict=True)
         ]
 
+    def _run(self, requests: list[Any], params: Any) -> list[Any]:
+        """Run requests to their end. An interrupt drops them all: vLLM would go on with them at the next call."""
+        llm = self._open()
+        try:
+            with _quiet(self._device):
+                return llm.generate(requests, params, use_tqdm=False)
+        except BaseException:
+            pending = list(llm.llm_engine.output_processor.request_states)
+            llm.llm_engine.abort_request(pending, internal=True)
+            raise
+
     def sync(self, model: Any) -> SyncReport:
         """Carry ``model``'s weights into the engine and drop what it cached of the old ones."""
         llm = self._open()
-        with _quiet():
+        with _quiet(self._device):
             report = self.transport.push(model)
             llm.reset_prefix_cache()  # cached keys and values were computed with the old weights
         return report
@@ -217,7 +242,8 @@ class VLLMEngine:
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
-        self.transport.release()
+        if hasattr(self, "transport"):
+            self.transport.release()
         llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
@@ -248,46 +274,44 @@ def close_live_engine() -> None:
         engine.close()
 
 
-def close_quietly(engine: VLLMEngine) -> None:
-    """Free what a failed start left behind."""
-    with contextlib.suppress(Exception):
-        engine.close()
-
-
 def _set_environment() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Run vLLM without its compiler, its warnings and its hand on the caller's random numbers.
+def _quiet(device: torch.device | None = None) -> Iterator[None]:
+    """Run vLLM without its warnings, its hand on the caller's random numbers and, on CPU, without a compiler.
 
-    vLLM compiles one log-probability helper with torch.compile, which takes up to 18 s once and needs a C++
-    compiler that a fresh machine lacks; ``force_eager`` runs it as written. Both ``LLM()`` and seeded
-    sampling move torch's global generator, which belongs to the user: it is put back.
+    vLLM compiles one log-probability helper with torch.compile. On CPU that takes up to 18 s once and needs a
+    C++ compiler, which a fresh machine lacks; ``force_eager`` runs it as written. Both ``LLM()`` and seeded
+    sampling move torch's global generators, which belong to the user: they are put back.
     """
-    state = torch.get_rng_state()
+    on_gpu = device is not None and device.type == "cuda"
+    stance = contextlib.nullcontext() if on_gpu else torch.compiler.set_stance("force_eager")
     threads = torch.get_num_threads()
     try:
-        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        with torch.random.fork_rng([device] if on_gpu else []), stance, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        torch.set_rng_state(state)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
 def _native_chatter() -> Iterator[IO[bytes]]:
-    """Catch what C++ code and vLLM's import write to standard error: they bypass Python's warnings and logging."""
-    with tempfile.TemporaryFile() as said:
+    """Catch what C++ code and vLLM's import write to standard error: they bypass warnings and our log level.
+
+    In a notebook ``sys.stderr`` is not file descriptor 2, so both are caught.
+    """
+    with tempfile.TemporaryFile() as said, io.TextIOWrapper(io.FileIO(os.dup(said.fileno()), "w")) as text:
         sys.stderr.flush()
         kept = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
-            yield said
+            with contextlib.redirect_stderr(text):
+                yield said
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)

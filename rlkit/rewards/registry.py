@@ -31,15 +31,7 @@ FACTORIES: dict[str, Callable[..., RewardFunction]] = {"xml_format": xml_format}
 """Functions that return a reward function; named alone, they are called with their defaults."""
 
 # What a trainer passes besides the data set's columns, with TRL's names.
-_GIVEN = {
-    "prompts",
-    "completions",
-    "completion_ids",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-    "environments",
-}
+GIVEN = ("prompts", "completions", "completion_ids")
 
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -150,7 +142,7 @@ def required_columns(reward: Callable[..., Any]) -> list[str]:
     except (TypeError, ValueError):
         return []
     needed = [p.name for p in parameters if p.kind in _KEYWORD and p.default is inspect.Parameter.empty]
-    return [name for name in needed if name not in _GIVEN]
+    return [name for name in needed if name not in GIVEN]
 
 
 def from_verifier(

@@ -206,7 +206,7 @@ def loss_not_zero(run: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "loss_not_zero",
         "info",
-        f"Loss {number(losses[-1])} is not 0 although the run is on-policy with β = 0. That is normal for "
+        f"Loss {number(max(losses, key=abs))} is not 0 although the run is on-policy with β = 0. That is normal for "
         f"loss_type {run.loss_type}: it weighs tokens, so that longer completions count more.",
         "Neither its size nor its sign says how well it learns. Watch the reward and the accuracy.",
     )

@@ -69,3 +69,8 @@ def check_model(model: Any) -> None:
             "a transformers causal LM, or a name or folder for load_model",
             "model, tokenizer = load_model('rlkit/tiny-arithmetic') makes one; the tokenizer is processing_class.",
         )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            f"the {type(model).__name__} has no trainable parameter: requires_grad is False everywhere. Was it frozen, "
+            "or loaded for inference only? model.requires_grad_(True) makes all of it trainable"
+        )

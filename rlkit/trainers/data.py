@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlkit.errors import ConfigError
+from rlkit.rewards.registry import GIVEN
 from rlkit.rollout import Row, tokenize_prompts
-
-# What a reward function gets besides the columns; a column of that name would take its place.
-_TAKEN = ("prompts", "completions", "completion_ids")
 
 
 def check_dataset(dataset: Any, name: str = "train_dataset") -> list[Row]:
@@ -51,7 +49,7 @@ def check_dataset(dataset: Any, name: str = "train_dataset") -> list[Row]:
                 "need the same columns in every row"
             )
         _check_prompt(row["prompt"], f"row {i} of {name}")
-    for column in _TAKEN:
+    for column in GIVEN:  # a column of that name would take its place
         if column in rows[0]:
             raise ConfigError(
                 f"{name} has a column {column!r}, but that is what reward functions get from the trainer. Rename the "

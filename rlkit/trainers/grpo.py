@@ -27,16 +27,15 @@ from rlkit.engines import Engine, Sampling, SyncReport, make_engine
 from rlkit.engines.canary import SyncGuard, canary_sequences
 from rlkit.engines.make import EngineWarning, check_engine
 from rlkit.errors import SyncError, TrainingError
+from rlkit.interrupts import interrupts_held
 from rlkit.logprobs import check_head
 from rlkit.objectives import Advantages, group_advantages
 from rlkit.rollout import (
-    Batch,
     Evaluation,
     Metrics,
     Rewards,
     Rollout,
     Row,
-    TokenRecord,
     build_batch,
     tokenize_prompts,
 )
@@ -97,9 +96,7 @@ class GRPOTrainer(TrainingLoop):
     ) -> None:
         args = GRPOConfig() if args is None else args
         check_settings(args, GRPOConfig)
-        args = dataclasses.replace(
-            args
-        )  # checked again: a field may have been set since; and ours from here on
+        args = dataclasses.replace(args)  # checks it again: a field may have been set since; a copy is ours
         check_callbacks(callbacks)
         check_output_dir(args.output_dir)
         self.reward_funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
@@ -112,7 +109,8 @@ class GRPOTrainer(TrainingLoop):
                 check_columns(self.reward_funcs, [column for column in rows[0] if column != "prompt"], name)
         carried = (getattr(function, "verifier", None) for function in self.reward_funcs)
         self.verifier = verifier or next((found for found in carried if found is not None), None)
-        probe_reward_functions(self.reward_funcs, self.train_rows, self.verifier)
+        for rows in filter(None, (self.train_rows, self.eval_rows)):
+            probe_reward_functions(self.reward_funcs, rows, self.verifier)
         if engine is None:
             check_engine(args.fast_inference)
 
@@ -135,16 +133,18 @@ class GRPOTrainer(TrainingLoop):
             for rows, name in ((self.train_rows, "train_dataset"), (self.eval_rows, "eval_dataset"))
             if rows
         ]
-        self._canary = self._canary_tokens()
+        self._canary = self._canary_tokens(context)
         check_head(model, torch.tensor(self._canary[-1:], device=model.device))
         self._order = PromptOrder(len(self.train_rows), args.seed, args.shuffle_dataset)
         self._rollouts = 0
         self._skipped = 0
         self._token_strings = TokenStrings(processing_class)
         reference = frozen_copy(model) if args.beta > 0 else None  # before the engine shares the memory
-        longest_canary = max(len(ids) for ids in self._canary) + 1
-        self.engine = engine or self._make_engine(max(*longest, longest_canary) + args.max_completion_length)
-        self.guard = self._make_guard()
+        needed = max(longest) + args.max_completion_length  # tokens
+        canary = max(len(ids) for ids in self._canary) + 1
+        self._stale = False  # the weights have moved and the engine has not been seen to follow
+        self.engine = engine or self._make_engine(max(needed, canary))
+        self.guard = self._make_guard(own_engine=engine is None)
         self.policy = PolicyUpdate(model, args, self.total_steps, reference)
 
     # -- the five parts of a step ---------------------------------------------------------------------
@@ -182,13 +182,22 @@ class GRPOTrainer(TrainingLoop):
         A non-finite gradient skips the optimizer step and keeps the batch in ``<run>/nonfinite/``.
 
         Raises:
-            TrainingError: the third non-finite gradient in a row.
+            TrainingError: the rollout was sampled before an earlier update; or the third non-finite gradient
+                in a row.
         """
+        if rollout.step != self.step_index + 1:
+            raise TrainingError(
+                f"this rollout was sampled for step {rollout.step}, and step {self.step_index} has been trained since: "
+                "its log-probabilities are those of an older policy. Call trainer.rollout() again; to train several "
+                "times on one rollout set num_iterations"
+            )
         start = time.perf_counter()
+        self._stale = True
         batch = build_batch(rollout, self.processing_class.pad_token_id, self.model.device)
         values, tokens = self.policy.update(batch, advantages.values.flatten())
         if values["skipped"]:
-            self._keep_batch(batch, tokens)
+            kept = {"rollout": rollout, "advantages": advantages, "batch": batch, "tokens": tokens}
+            self._keep_batch(kept, values["updates"])
         self._skipped = self._skipped + 1 if values["skipped"] else 0
         values["seconds/update"] = time.perf_counter() - start
         if self._skipped >= _MAX_SKIPPED:
@@ -207,8 +216,9 @@ class GRPOTrainer(TrainingLoop):
             SyncError: engine and trainer disagree by more than ``sync_tolerance``.
         """
         report = self.guard.check(self.engine.sync(self.model))
-        if self.step_index % self.args.sync_check_steps == 0 and report.strategy != "same module":
-            self._write_proof(self.guard.prove())
+        if self.step_index and self.step_index % self.args.sync_check_steps == 0:
+            self._prove()
+        self._stale = False
         return report
 
     # -- whole steps ----------------------------------------------------------------------------------
@@ -220,27 +230,37 @@ class GRPOTrainer(TrainingLoop):
         rewards = self.score(rollout)
         advantages = self.advantages(rewards)
         metrics = self.update(rollout, advantages)
-        report = self.sync()
-        metrics.values |= {
-            "sync_gap": report.gap,
-            "seconds/rollout": rollout.seconds,
-            "seconds/score": rewards.seconds,
-            "seconds/sync": report.seconds,
-            "seconds/step": time.perf_counter() - start,
-        }
-        self.record(rollout, rewards, advantages, metrics)
-        self.train_seconds += time.perf_counter() - start
+        with interrupts_held():  # weights that have moved are synchronised and written down
+            report = self.sync()
+            metrics.values["seconds/step"] = time.perf_counter() - start
+            self.record(rollout, rewards, advantages, metrics, report)
         return metrics
 
-    def record(self, rollout: Rollout, rewards: Rewards, advantages: Advantages, metrics: Metrics) -> None:
+    def record(
+        self,
+        rollout: Rollout,
+        rewards: Rewards,
+        advantages: Advantages,
+        metrics: Metrics,
+        report: SyncReport | None = None,
+    ) -> None:
         """Write a step to the run directory: samples first, then the line that makes it whole."""
+        known: dict[str, Any] = {
+            "seconds/rollout": rollout.seconds,
+            "seconds/score": rewards.seconds,
+            **({} if report is None else {"seconds/sync": report.seconds, "sync_gap": report.gap}),
+            **metrics.values,
+        }
+        parts = sum(value for name, value in known.items() if name.startswith("seconds/"))
         metrics.values = {
             "step": metrics.step,
             "epoch": self._order.epoch,
             **reward_values(rollout, rewards, advantages),
-            **metrics.values,
+            "seconds/step": parts,  # the clock's, where the step was one call
+            **known,
         }
         self.tokens_sampled += rollout.num_tokens
+        self.train_seconds += metrics.values["seconds/step"]
         if self.args.save_samples:
             rows = sample_rows(rollout, rewards, self._token_strings, advantages, metrics.tokens)
             self.run.write_samples(metrics.step, rows)
@@ -293,7 +313,8 @@ class GRPOTrainer(TrainingLoop):
             "rewards": dict(zip(self.reward_names, self.reward_weights, strict=True)),
             "engine": self.engine.name,
             "weight_sync": self.weight_sync,
-            "weight_sync_reason": getattr(getattr(self.engine, "transport", None), "reason", ""),
+            "weight_sync_reason": self.engine.weight_sync_reason,
+            "sync_check": {"gap": self._proof.gap, "moved": self._proof.moved} if self._proof else None,
             "schedule": self.args.schedule(len(self.train_rows)),
             "grpo": self.args.to_dict(),
             "seed": self.args.seed,
@@ -302,8 +323,7 @@ class GRPOTrainer(TrainingLoop):
         }
 
     def announcement(self) -> str:
-        reason = getattr(getattr(self.engine, "transport", None), "reason", "")
-        because = f" ({reason})" if reason else ""
+        because = f" ({self.engine.weight_sync_reason})" if self.engine.weight_sync_reason else ""
         return (
             f"{self.args.schedule(len(self.train_rows))}\n"
             f"generating with {self.engine.name}; weights: {self.weight_sync}{because}"
@@ -319,9 +339,8 @@ class GRPOTrainer(TrainingLoop):
 
     @property
     def weight_sync(self) -> str:
-        """How weights reach the engine: ``shared``, ``reload`` or ``same module``."""
-        transport = getattr(self.engine, "transport", None)
-        return "same module" if transport is None else transport.name
+        """How weights reach the engine: ``shared``, ``reload``, ``same module`` or ``copied``."""
+        return self.engine.weight_sync
 
     def close(self) -> None:
         """Free the engine and close the run directory."""
@@ -338,6 +357,10 @@ class GRPOTrainer(TrainingLoop):
     # -- inside ---------------------------------------------------------------------------------------
 
     def _sample(self, rows: Sequence[Row], sampling: Sampling, step: int) -> Rollout:
+        if (
+            self._stale
+        ):  # a forgotten or interrupted sync: never sample from weights that are not the trained ones
+            self.sync()
         start = time.perf_counter()
         prompts = [row["prompt"] for row in rows]
         texts, ids = tokenize_prompts(self.processing_class, prompts)
@@ -346,59 +369,69 @@ class GRPOTrainer(TrainingLoop):
             step, list(rows), prompts, texts, ids, completions, sampling.n, time.perf_counter() - start
         )
 
-    def _keep_batch(self, batch: Batch, tokens: TokenRecord) -> None:
-        """Save the batch of a non-finite gradient for inspection, and say so."""
+    def _keep_batch(self, kept: dict[str, Any], applied: int) -> None:
+        """Save what led to a non-finite gradient for inspection, and say so."""
         step = self.step_index + 1
         folder = self.run.directory / "nonfinite"
         folder.mkdir(exist_ok=True)
         path = folder / f"step_{step:06d}.pt"
-        torch.save({"batch": batch, "tokens": tokens}, path)
-        message = f"step {step}: the gradient is not finite; the update is skipped, its batch is in {path}"
+        torch.save(kept, path)
+        which = f"update {applied + 1} of {self.args.num_iterations}" if applied else "the update"
+        message = f"step {step}: the gradient is not finite; {which} is skipped, its batch is in {path}"
         self.run.note(message)
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
+    @property
+    def _engine_wanted(self) -> bool | None:
+        """What the settings ask for, or else what ``load_model`` was told."""
+        asked = self.args.fast_inference
+        return asked if asked is not None else getattr(self.model, "rlkit_fast_inference", None)
+
     def _make_engine(self, max_model_len: int) -> Engine:
-        wanted = self.args.fast_inference
-        if wanted is None:
-            wanted = getattr(self.model, "rlkit_fast_inference", None)
         return make_engine(
             self.model,
             self.processing_class,
-            fast_inference=wanted,
+            fast_inference=self._engine_wanted,
             max_model_len=max_model_len,
             weight_sync=self.args.weight_sync,
             gpu_memory_utilization=self.args.gpu_memory_utilization,
         )
 
-    def _make_guard(self) -> SyncGuard:
+    def _make_guard(self, own_engine: bool) -> SyncGuard:
         """Set the canary up and prove, before the first step, that weights reach the engine."""
+        self._proof: SyncReport | None = None
         guard = SyncGuard(self.engine, self.model, self._canary, self.args.sync_tolerance)
         try:
             guard.check(self.engine.sync(self.model))
             if self.weight_sync != "same module":
-                guard.prove()
+                self._proof = guard.prove()
+            return guard
         except SyncError as error:
-            self.engine.close()
-            if self.args.fast_inference is not None:
+            if not own_engine:
                 raise
-            warnings.warn(
-                f"generating with transformers instead of vLLM: {error}", EngineWarning, stacklevel=3
-            )
-            self.engine = make_engine(
-                self.model, self.processing_class, fast_inference=False, max_model_len=0
-            )
-            return SyncGuard(self.engine, self.model, self._canary, self.args.sync_tolerance)
-        return guard
+            self.engine.close()
+            if self._engine_wanted:
+                raise
+            text = f"generating with transformers instead of vLLM: {error}"
+            warnings.warn(text, EngineWarning, stacklevel=3)
+        self.engine = make_engine(self.model, self.processing_class, fast_inference=False, max_model_len=0)
+        return SyncGuard(self.engine, self.model, self._canary, self.args.sync_tolerance)
 
-    def _canary_tokens(self) -> list[list[int]]:
-        _, ids = tokenize_prompts(self.processing_class, [self.train_rows[0]["prompt"]])
-        return canary_sequences(ids[0], self.model.get_input_embeddings().num_embeddings)
-
-    def _write_proof(self, report: SyncReport) -> None:
+    def _prove(self) -> None:
+        """The perturbation check, written to the run."""
+        if self.weight_sync == "same module":
+            return
+        proof = self.guard.prove()
         self.run.write_metrics(
-            {"event": "sync_check", "step": self.step_index, "gap": report.gap, "moved": report.moved}
+            {"event": "sync_check", "step": self.step_index, "gap": proof.gap, "moved": proof.moved}
         )
+
+    def _canary_tokens(self, context: int | None) -> list[list[int]]:
+        """Fixed tokens to compare engine and trainer on, short enough for the model and one generated token."""
+        _, ids = tokenize_prompts(self.processing_class, [self.train_rows[0]["prompt"]])
+        length = min(16, (context or 17) - 1)
+        return canary_sequences(ids[0], self.model.get_input_embeddings().num_embeddings, length=length)
 
     def _seed(self, rollout: int) -> int:
         """A seed for one rollout's samples, far from those of other rollouts and other runs."""
-        return (self.args.seed * 1_000_003 + rollout) * 1_000_003 % 2**62
+        return (self.args.seed * 1_000_003 + rollout) * 1_000_003 % 2**31

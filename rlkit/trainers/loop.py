@@ -21,7 +21,6 @@ from rlkit.runs import RunWriter, diagnose
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.record import eval_values
 
-
 _DIAGNOSED_EVERY = 10  # steps
 
 
@@ -97,6 +96,7 @@ class TrainingLoop:
         """
         self._stop_reason = None
         status = "finished"
+        (self.run.directory / "summary.json").unlink(missing_ok=True)  # a run that goes on is not finished
         if not self.args.disable_tqdm:
             print(self.announcement(), flush=True)
         for callback in self.callbacks:
@@ -119,8 +119,10 @@ class TrainingLoop:
                     self.evaluate()
         except KeyboardInterrupt:
             status = "stopped: interrupted by hand, in the middle of a step"
-        except BaseException as error:
-            self._finish(f"stopped: {type(error).__name__}: {error}", save_model=False)
+        except Exception as error:
+            # The weights are those of the last whole update; a failure to save must not hide the error itself.
+            with contextlib.suppress(Exception):
+                self._finish(f"stopped: {type(error).__name__}: {error}", save_model=self.args.save_model)
             raise
         summary = self._finish(status, save_model=self.args.save_model)
         for callback in self.callbacks:
@@ -157,9 +159,10 @@ class TrainingLoop:
         if self.evaluations:
             first, last = self.evaluations[0], self.evaluations[-1]
             after = last if last.step == self.step_index else None  # an interrupted run was not judged again
+            before = first if first.step == 0 else None  # steps by hand came before the first evaluation
             for name in ("accuracy_greedy", "accuracy_sampled", "reward_greedy", "reward_sampled"):
                 short = name.removesuffix("_greedy")
-                summary[f"{short}_before"] = getattr(first, name)
+                summary[f"{short}_before"] = getattr(before, name, None)
                 summary[f"{short}_after"] = getattr(after, name, None)
             summary["eval_n"] = first.n
         self.run.write_summary(summary)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rlkit.config import GRPOConfig
+from rlkit.interrupts import interrupts_held
 from rlkit.logprobs import completion_logprobs
 from rlkit.objectives import LossTotals, apply_truncation_mask, policy_loss
 from rlkit.rollout import Batch, TokenRecord
@@ -57,8 +58,8 @@ class PolicyUpdate:
             advantages: A of each row, [N].
 
         Returns:
-            The update's numbers (``skipped``: a gradient was not finite and its step, as well as the rest of the
-            μ, was left out) and the per-token record of the last pass.
+            The update's numbers (``updates``: optimizer steps taken; ``skipped``: a gradient was not finite, and its
+            step and the rest of the μ were left out) and the per-token record of the last pass.
         """
         mask = batch.mask  # [N, T]
         if self.args.mask_truncated_completions:
@@ -66,10 +67,11 @@ class PolicyUpdate:
         advantages = advantages.to(mask.device, torch.float32)  # [N]
         logp_ref = self._reference_logprobs(batch)
         logp_old: torch.Tensor | None = None  # [N, T]; None: this very policy, so every ratio is 1
-        for _ in range(self.args.num_iterations):
+        for done in range(self.args.num_iterations):
             values, tokens = self._gradient(batch, mask, advantages, logp_old, logp_ref)
             logp_old = tokens.logp_new if logp_old is None else logp_old
             values |= self._apply()
+            values["updates"] = done + (not values["skipped"])
             if values["skipped"]:
                 break
         assert logp_old is not None
@@ -146,24 +148,26 @@ class PolicyUpdate:
             "skipped": not finite,
         }
         if finite:
-            self.optimizer.step()
-            self.lr_scheduler.step()
+            with interrupts_held():
+                self.optimizer.step()
+                self.lr_scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         return values
 
-    def _logprobs(self, model: Any, batch: Batch, entropy_grad: bool = False) -> Any:
-        """Log-probabilities and entropy of a (micro-)batch's completion tokens, [N, T] each."""
+    def _logprobs(self, model: Any, batch: Batch, entropy: bool = True, entropy_grad: bool = False) -> Any:
+        """Log-probabilities, and entropy where wanted, of a (micro-)batch's completion tokens, [N, T] each."""
         result = completion_logprobs(
             model,
             batch.input_ids,
             batch.attention_mask,
             batch.completion_mask,
             temperature=self.args.temperature,
-            return_entropy=True,
+            return_entropy=entropy,
             entropy_grad=entropy_grad,
         )
         columns = slice(batch.prompt_length, None)
-        return result._replace(logprobs=result.logprobs[:, columns], entropy=result.entropy[:, columns])
+        entropies = result.entropy[:, columns] if entropy else None
+        return result._replace(logprobs=result.logprobs[:, columns], entropy=entropies)
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: Batch) -> torch.Tensor | None:
@@ -173,7 +177,7 @@ class PolicyUpdate:
         logp_ref = torch.zeros(batch.mask.shape, device=batch.mask.device)
         for start in range(0, len(batch), self.args.micro_batch_size):
             micro = batch.rows(start, start + self.args.micro_batch_size)
-            logp = self._logprobs(self.reference, micro).logprobs
+            logp = self._logprobs(self.reference, micro, entropy=False).logprobs
             logp_ref[start : start + len(micro), : logp.shape[1]] = logp
         return logp_ref
 
