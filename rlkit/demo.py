@@ -29,9 +29,9 @@ def demo_config(**settings: Any) -> GRPOConfig:
     """The demo's settings; ``settings`` override them."""
     defaults: dict[str, Any] = {
         "loss_type": "dr_grpo",
-        "learning_rate": 1e-4,
+        "learning_rate": 5e-5,
         "lr_scheduler_type": "constant",
-        "max_steps": 60,
+        "max_steps": 80,
         "prompts_per_step": 16,
         "num_generations": 16,
         "per_device_train_batch_size": 256,
@@ -69,10 +69,8 @@ def run_demo(
         train_dataset=task.train,
         eval_dataset=task.test,
     ) as trainer:
-        console.print(f"engine: {trainer.engine.name}, weights: {trainer.weight_sync}")
         if not trainer.engine.name.startswith("vLLM"):
             console.print("vLLM is not used here; generation runs on transformers, and learns the same.")
-        console.print(args.schedule(len(task.train)))
         summary = trainer.train()
         report = trainer.report()
     run = Run(output_dir)
@@ -136,10 +134,14 @@ def what_happened(run: Run) -> list[str]:
         )
         lines.append(
             "Groups whose answers all earned the same teach nothing (advantage 0): "
-            f"{start['dead_groups']:.0%} of the groups at step 1, {end['dead_groups']:.0%} at step {end['step']}. "
-            "What is left to learn becomes rarer."
+            f"{_dead(steps[:10]):.0%} of the groups in the first ten steps, {_dead(steps[-10:]):.0%} in the last ten. "
+            "Where a problem is always answered right, nothing is left to learn."
         )
     return lines + [str(diagnosis) for diagnosis in run.diagnose()]
+
+
+def _dead(steps: list[dict[str, Any]]) -> float:
+    return sum(metrics["dead_groups"] for metrics in steps) / len(steps)
 
 
 def _kind_of_error(row: dict[str, Any]) -> str:

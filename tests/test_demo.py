@@ -85,6 +85,8 @@ def test_recorded_runs_reach_the_target_on_every_seed_and_the_control_does_not_r
         assert summary["accuracy_after"] >= 0.90
         assert summary["train_seconds"] <= 60
         assert summary["engine"].startswith("vLLM")
-    assert len(control) >= 3
+    assert len(control) >= 5
+    mean = sum(summary["accuracy_after"] for summary in control) / len(control)
+    assert mean <= control[0]["accuracy_before"]  # single seeds drift: greedy answers flip on small pushes
     for summary in control:
-        assert summary["accuracy_after"] <= summary["accuracy_before"] + 0.05
+        assert summary["accuracy_sampled_after"] <= summary["accuracy_sampled_before"]
