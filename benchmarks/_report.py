@@ -38,5 +38,17 @@ def update(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> Non
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def markdown_table(path: Path) -> str:
+    """The rows of a results file as a table, as the README shows them."""
+    lines = ["| what | ours | peer | ratio | to reach |", "|---|---|---|---|---|"]
+    for r in json.loads(path.read_text())["rows"]:
+        mark = "✓" if reached(r) else "✗"
+        lines.append(
+            f"| {r['name']} | {r['ours']:g} {r['unit']} | {r['peer']:g} {r['unit']} | {r['ratio']:g} {mark} | "
+            f"{r['to_reach']} |"
+        )
+    return "\n".join(lines)
+
+
 def _short(value: float) -> float:
     return float(f"{value:.4g}")
