@@ -6,14 +6,9 @@ loads no torch.
 
 from __future__ import annotations
 
-import functools
 import math
-import numbers
-import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
 
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.objectives.names import (
@@ -23,68 +18,19 @@ from rlkit.objectives.names import (
     resolve_level,
     resolve_scale,
 )
+from rlkit.settings import Settings, require, strict_keywords
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 WEIGHT_SYNCS = ("auto", "shared", "reload")
-
-# Names that people bring from TRL or Unsloth, and what they are called here.
-_KNOWN_ELSEWHERE = {
-    "use_vllm": "fast_inference (True: vLLM, False: transformers)",
-    "vllm_mode": "nothing: rlkit's vLLM is always colocated",
-    "vllm_gpu_memory_utilization": "gpu_memory_utilization",
-    "generation_batch_size": "prompts_per_step × num_generations",
-    "log_completions": "save_samples",
-    "kl_coef": "beta",
-    "clip_range": "epsilon",
-    "group_size": "num_generations",
-    "max_new_tokens": "max_completion_length",
-    "num_epochs": "num_train_epochs",
-    "lr": "learning_rate",
-    "bf16": "the dtype argument of load_model",
-}
 
 
 class ConfigWarning(UserWarning):
     """A setting that works but rarely does what one hopes."""
 
 
-def strict_keywords(cls: type) -> type:
-    """Make a dataclass refuse an unknown setting with the nearest known one, when it is made and later.
-
-    ``args.learning_rte = 1e-4`` would otherwise be accepted and do nothing.
-    """
-    accept = cls.__init__
-    known = {field.name for field in fields(cls)}
-
-    def check(name: Any, known: set[str]) -> None:
-        if name not in known:
-            elsewhere = _KNOWN_ELSEWHERE.get(name, "")
-            cause = f"Here that is {elsewhere}." if elsewhere else ""
-            raise unknown_name(f"{cls.__name__} setting", name, known, cause)
-
-    @functools.wraps(accept)
-    def __init__(self: Any, *unnamed: Any, **settings: Any) -> None:
-        if unnamed:
-            raise ConfigError(
-                f"{cls.__name__} takes its settings by name, such as {cls.__name__}(output_dir='runs/first'); found "
-                f"{unnamed[0]!r} without a name. From a dict: {cls.__name__}.from_dict(settings)"
-            )
-        for name in settings:
-            check(name, known)
-        accept(self, **settings)
-
-    def __setattr__(self: Any, name: str, value: Any) -> None:
-        check(name, {field.name for field in fields(self)})  # a subclass may have more
-        object.__setattr__(self, name, value)
-
-    cls.__init__ = __init__  # type: ignore[misc]
-    cls.__setattr__ = __setattr__  # type: ignore[method-assign,assignment]
-    return cls
-
-
 @strict_keywords
 @dataclass(kw_only=True)
-class GRPOConfig:
+class GRPOConfig(Settings):
     """Everything that a GRPO run can be told.
 
     The batch, in the notebooks' symbols: P = ``prompts_per_step`` prompts, G = ``num_generations`` completions
@@ -198,28 +144,11 @@ class GRPOConfig:
     disable_tqdm: bool = False
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self.check_types()
         self._check_batch()
         self._check_numbers()
         self._check_objective()
         self._check_sampling()
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """Build from a mapping, such as the ``grpo`` section of a YAML file.
-
-        YAML 1.1 reads ``1e-5`` as text; numbers in text form are understood for number fields.
-        """
-        if not isinstance(settings, Mapping):
-            raise bad_value("settings", settings, f"a mapping of {cls.__name__}'s fields")
-        kinds = {field.name: str(field.type) for field in fields(cls)}
-        settings = {str(name): value for name, value in settings.items()}
-        read = {name: _number(value, kinds.get(name, "")) for name, value in settings.items()}
-        return cls(**read)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain values."""
-        return asdict(self)
 
     @property
     def rows_per_step(self) -> int:
@@ -256,25 +185,6 @@ class GRPOConfig:
             f"({_count(micro, 'micro-batch', 'es')} of {size})"
             f"{again}: {_count(steps, 'step')}, {epochs:.3g} epoch{'' if round(epochs, 3) == 1 else 's'}"
         )
-
-    def _check_types(self) -> None:
-        for field in fields(self):
-            value, kinds = getattr(self, field.name), str(field.type)
-            if value is None and "None" in kinds:
-                continue
-            value = _plain(value, kinds)
-            setattr(self, field.name, value)
-            accepted: tuple[type, ...] = ()
-            for name, types in (("int", (int,)), ("float", (int, float)), ("bool", (bool,)), ("str", (str,))):
-                if name in kinds:
-                    accepted += types
-            if "list" in kinds:
-                accepted = (list, tuple)
-            wrong_bool = isinstance(value, bool) and "bool" not in kinds
-            if wrong_bool or not isinstance(value, accepted):
-                raise bad_value(field.name, value, f"a value of type {kinds}", _what_it_is(value, kinds))
-        if not self.output_dir.strip():
-            raise bad_value("output_dir", self.output_dir, "the name of a folder, such as runs/first")
 
     def _check_batch(self) -> None:
         if self.num_generations < 2:
@@ -327,7 +237,9 @@ class GRPOConfig:
             self.per_device_train_batch_size = rows // accumulate
 
     def _check_numbers(self) -> None:
-        _require("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
+        if not self.output_dir.strip():
+            raise bad_value("output_dir", self.output_dir, "the name of a folder, such as runs/first")
+        require("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
         for name in (
             "weight_decay",
             "adam_epsilon",
@@ -336,25 +248,23 @@ class GRPOConfig:
             "entropy_coef",
             "num_train_epochs",
         ):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         for name in ("adam_beta1", "adam_beta2"):
-            _require(
-                name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, not including, 1"
-            )
+            require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, not including, 1")
         for name in ("num_iterations", "max_completion_length", "num_generations_eval", "sync_check_steps"):
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "a whole number, 1 or more")
+            require(name, getattr(self, name), getattr(self, name) >= 1, "a whole number, 1 or more")
         for name in ("warmup_steps", "top_logprobs"):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "a whole number, 0 or more")
+            require(name, getattr(self, name), getattr(self, name) >= 0, "a whole number, 0 or more")
         if self.max_steps != -1:
-            _require("max_steps", self.max_steps, self.max_steps >= 1, "1 or more, or −1 to count epochs")
+            require("max_steps", self.max_steps, self.max_steps >= 1, "1 or more, or −1 to count epochs")
         elif self.num_train_epochs == 0:
             raise bad_value("num_train_epochs", 0, "above 0 when max_steps is −1")
         if self.eval_steps is not None:
-            _require("eval_steps", self.eval_steps, self.eval_steps >= 1, "1 or more, or None")
+            require("eval_steps", self.eval_steps, self.eval_steps >= 1, "1 or more, or None")
         if self.sync_tolerance is not None:
-            _require("sync_tolerance", self.sync_tolerance, self.sync_tolerance > 0, "above 0, or None")
+            require("sync_tolerance", self.sync_tolerance, self.sync_tolerance > 0, "above 0, or None")
         share = self.gpu_memory_utilization
-        _require("gpu_memory_utilization", share, 0 < share <= 1, "a share above 0 and up to 1")
+        require("gpu_memory_utilization", share, 0 < share <= 1, "a share above 0 and up to 1")
         if self.lr_scheduler_type == "constant" and self.warmup_steps:
             raise bad_value(
                 "warmup_steps",
@@ -375,12 +285,10 @@ class GRPOConfig:
         if self.kl_estimator not in KL_ESTIMATORS:
             raise unknown_name("kl_estimator", self.kl_estimator, KL_ESTIMATORS)
         high = self.epsilon if self.epsilon_high is None else self.epsilon_high
-        _require(
-            "epsilon", self.epsilon, 0 < self.epsilon < 1, "between 0 and 1: the ratio stays above 1 − ε"
-        )
-        _require("epsilon_high", high, high > 0, "above 0")
+        require("epsilon", self.epsilon, 0 < self.epsilon < 1, "between 0 and 1: the ratio stays above 1 − ε")
+        require("epsilon_high", high, high > 0, "above 0")
         if self.delta is not None:
-            _require(
+            require(
                 "delta",
                 self.delta,
                 self.delta > 1 + high,
@@ -399,14 +307,14 @@ class GRPOConfig:
             good = all(
                 isinstance(w, (int, float)) and not isinstance(w, bool) and math.isfinite(w) for w in weights
             )
-            _require("reward_weights", weights, good, "finite numbers, one a reward function")
+            require("reward_weights", weights, good, "finite numbers, one a reward function")
             cause = "Every total is then 0, and nothing is learned."
-            _require(
+            require(
                 "reward_weights", weights, not weights or any(weights), "numbers that are not all 0", cause
             )
 
     def _check_sampling(self) -> None:
-        _require(
+        require(
             "temperature",
             self.temperature,
             self.temperature > 0,
@@ -424,45 +332,5 @@ class GRPOConfig:
                 )
 
 
-def _require(name: str, value: Any, good: bool, allowed: str, cause: str = "") -> None:
-    if not good or (isinstance(value, float) and not math.isfinite(value)):
-        raise bad_value(name, value, allowed, cause)
-
-
 def _count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{'' if number == 1 else plural}"
-
-
-def _number(value: Any, kind: str) -> Any:
-    """Text as a number where the field wants one, otherwise unchanged."""
-    if isinstance(value, (list, tuple)) and "list[float]" in kind:
-        return [_number(item, "float") for item in value]
-    if isinstance(value, str) and "str" not in kind and ("float" in kind or "int" in kind):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return int(number) if "float" not in kind and number.is_integer() else number
-    return value
-
-
-def _plain(value: Any, kinds: str) -> Any:
-    """A path as text, numbers of NumPy and the like as Python's own, so that they can be written down."""
-    if isinstance(value, os.PathLike) and "str" in kinds:
-        return os.fspath(value)
-    if isinstance(value, (list, tuple)) and "list" in kinds:
-        return [_plain(item, "float") for item in value]
-    if not isinstance(value, (bool, int)) and isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
-        return float(value)
-    return value
-
-
-def _what_it_is(value: Any, kinds: str) -> str:
-    """Why a value has the wrong type, as far as it can be guessed."""
-    if isinstance(value, str) and isinstance(_number(value, kinds), (int, float)):
-        return "This is text: write the number without quotes."
-    if isinstance(value, float) and value.is_integer():
-        return f"This is a float: write {int(value)}."
-    return f"This is a {type(value).__name__}."

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlkit.runs import Diagnosis, diagnose
-from rlkit.runs.diagnose import PATIENCE, RULES
+from rlkit.runs.diagnose import RULES
 from rlkit.runs.evidence import duration, number, percent, shown
+from rlkit.runs.rules_rewards import PATIENCE
 
 CONFIG: dict[str, Any] = {
     "dtype": "torch.float32",

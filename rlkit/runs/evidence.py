@@ -149,3 +149,8 @@ def _visible(character: str) -> str:
         return character
     kind = unicodedata.category(character)
     return character if kind == "Zs" else f"⟨U+{code:04X}⟩"
+
+
+def lately(count: int) -> str:
+    """When: over how many steps."""
+    return "in the last step" if count == 1 else f"in the last {count} steps"
