@@ -311,7 +311,7 @@ SPOILED: list[tuple[Callable, str, Callable]] = [
     (no_machine_paths, "quoted", lambda nb: _said(nb, "PosixPath('/tmp/run')")),
     (no_machine_paths, "of Windows", lambda nb: _said(nb, r"saved to C:\Users\ada")),
     (no_machine_paths, "in HTML", lambda nb: _shown(nb, "text/html", "<b>/Users/ada</b>")),
-    (no_machine_paths, "in code", lambda nb: _code(nb, "open('/root/x')")),
+    (no_machine_paths, "in code", lambda nb: _code(nb, "open('/home/someone/x')")),
     (checked_cells_have_output, "nothing stored", lambda nb: nb.cells[4].update(outputs=[])),
     (something_is_checked, "no comparison", lambda nb: nb.cells[4].metadata.update(tags=[])),
     (something_is_checked, "no claim", _no_asserts),
