@@ -218,7 +218,8 @@ def test_the_whole_set_up(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # a group of its own, so that it can be sent a Ctrl-C
+            start_new_session=True,  # a group of its own, so that it can be sent a Ctrl-C,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # heard in a background job, too
         )
 
     def run(*arguments: str, python: Path | str = sys.executable) -> tuple[int, str, str]:
