@@ -212,6 +212,8 @@ def test_headline():
     expected = "held-out accuracy 0.52 → 0.93 in 24 s (60 steps, vLLM 0.32 colocated, weights shared)"
     assert headline(full) == expected
     assert headline({**full, "engine": "vllm", "versions": {"vllm": "0.32.0"}}) == expected
+    own = {**full, "engine": "Hugging Face 5.19.0", "weight_sync": "same module"}
+    assert headline(own).endswith(" steps, Hugging Face 5.19.0)")
     assert headline({**full, "engine": "hf", "weight_sync": "reload"}).endswith(
         "Hugging Face engine, weights reloaded)"
     )

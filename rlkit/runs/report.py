@@ -63,7 +63,11 @@ def headline(summary: Mapping[str, Any] | None, steps: int = 0, status: str = "f
     inside = [f"{count} step" if count == 1 else f"{count} steps"]
     if said.get("engine"):
         inside.append(_engine(str(said["engine"]), said.get("versions") or {}))
-    if said.get("weight_sync"):
+    if said.get("weight_sync") not in (
+        None,
+        "",
+        "same module",
+    ):  # the trainer's own module has nothing to share
         inside.append(
             {"reload": "weights reloaded"}.get(said["weight_sync"], f"weights {said['weight_sync']}")
         )
