@@ -34,7 +34,7 @@ def split_pairs(
     """Return the ordered pairs (a, b) of the train and of the test side, each shuffled.
 
     The *unordered* pairs are dealt out, so 3+5 and 5+3 stay on one side. Problems with and without a carry
-    are dealt separately: both sides hold the same share of each, whatever the seed.
+    are dealt separately: the test side gets `test_share` of the unordered pairs of each, whatever the seed.
     """
     rng = random.Random(seed)
     train: list[tuple[int, int]] = []
