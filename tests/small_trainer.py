@@ -38,7 +38,10 @@ def token_sum(completions, completion_ids, **columns):
     return [float(sum(ids) % 7) for ids in completion_ids]
 
 
-def make_trainer(tmp_path, reward=token_sum, model=None, dataset=PROMPTS, **settings) -> GRPOTrainer:
+def make_trainer(
+    tmp_path, reward=token_sum, model=None, dataset=PROMPTS, judged_by=None, **settings
+) -> GRPOTrainer:
+    """``judged_by``: the trainer's arguments for evaluation (eval_dataset, callbacks, verifier)."""
     model, tokenizer = model or small_model()
     defaults = dict(
         output_dir=str(tmp_path / "run"),
@@ -53,9 +56,8 @@ def make_trainer(tmp_path, reward=token_sum, model=None, dataset=PROMPTS, **sett
         disable_tqdm=True,
         seed=0,
     )
-    return GRPOTrainer(
-        model, reward, GRPOConfig(**{**defaults, **settings}), dataset, processing_class=tokenizer
-    )
+    args = GRPOConfig(**{**defaults, **settings})
+    return GRPOTrainer(model, reward, args, dataset, processing_class=tokenizer, **(judged_by or {}))
 
 
 def weights_of(model) -> dict[str, torch.Tensor]:

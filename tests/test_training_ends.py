@@ -8,9 +8,9 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_trainer import PROMPTS, make_trainer, small_model, token_sum, weights_of
+from small_trainer import PROMPTS, make_trainer, weights_of
 
-from rlkit import Callback, GRPOConfig, GRPOTrainer, Run
+from rlkit import Callback, Run
 from rlkit.errors import TrainingError
 
 
@@ -126,27 +126,12 @@ def test_callbacks_can_stop_a_run_and_see_evaluations(tmp_path):
             if evaluation.step == 2:
                 trainer.stop("enough")
 
-    model, tokenizer = small_model()
-    trainer = GRPOTrainer(
-        model,
-        [token_sum],
-        GRPOConfig(
-            output_dir=str(tmp_path / "run"),
-            max_steps=9,
-            eval_steps=1,
-            prompts_per_step=2,
-            num_generations=2,
-            max_completion_length=3,
-            fast_inference=False,
-            save_model=False,
-            disable_tqdm=True,
-        ),
-        PROMPTS,
-        PROMPTS[:3],
-        tokenizer,
-        callbacks=[Stop()],
-        verifier=lambda completion, answer, **columns: completion == answer,
-    )
+    judged_by = {
+        "eval_dataset": PROMPTS[:3],
+        "callbacks": [Stop()],
+        "verifier": lambda completion, answer, **columns: completion == answer,
+    }
+    trainer = make_trainer(tmp_path, max_steps=9, eval_steps=1, judged_by=judged_by)
     summary = trainer.train()
     assert seen == [0, 1, 2]
     assert summary["status"] == "stopped: enough"
