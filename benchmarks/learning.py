@@ -5,7 +5,7 @@ the reward of another completion of the same batch: everything is as before but 
 reward, so held-out accuracy must not rise. Summaries go to ``benchmarks/results/learning/``, from where the
 README's table is written.
 
-    python -m benchmarks.learning [--seeds 0 1 2 3 4] [--control-seeds 0 1 2 3 4] [--output DIR] [--quick]
+    python -m benchmarks.learning [--seeds 0 1 2 …] [--control-seeds 0 1 2 …] [--output DIR] [--quick]
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--control-seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(8)))
+    parser.add_argument("--control-seeds", type=int, nargs="*", default=list(range(10)))
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument(
         "--quick", action="store_true", help="one seed of each, five steps, to a scratch folder"

@@ -80,13 +80,13 @@ def test_recorded_runs_reach_the_target_on_every_seed_and_the_control_does_not_r
     summaries = [json.loads(path.read_text()) for path in sorted(LEARNING.glob("*.json"))]
     true = {s["seed"]: s for s in summaries if s["rewards"] == "true"}
     control = [s for s in summaries if s["rewards"] == "shuffled"]
-    assert set(true) >= {0, 1, 2, 3, 4}
+    assert set(true) >= set(range(8))
     for summary in true.values():
         assert summary["accuracy_before"] <= 0.55
         assert summary["accuracy_after"] >= 0.90
         assert summary["train_seconds"] <= 60
         assert summary["engine"].startswith("vLLM")
-    assert len(control) >= 5
+    assert {s["seed"] for s in control} >= set(range(10))
     mean = sum(summary["accuracy_after"] for summary in control) / len(control)
     assert mean <= control[0]["accuracy_before"]  # single seeds drift: greedy answers flip on small pushes
     for summary in control:
