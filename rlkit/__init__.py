@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; at run time __getattr__ does the work
     from rlkit import engines, objectives, rewards, runs, tasks
-    from rlkit.config import GRPOConfig
+    from rlkit.adapters import add_lora
+    from rlkit.config import GRPOConfig, SFTConfig
+    from rlkit.fetching import fetch
     from rlkit.models import load_model
     from rlkit.rollout import Completion, Rollout
     from rlkit.runs import Run
     from rlkit.trainers.callbacks import Callback
     from rlkit.trainers.grpo import GRPOTrainer
+    from rlkit.trainers.sft import SFTTrainer
 
     __version__: str
 
@@ -29,7 +32,11 @@ __all__ = [
     "GRPOTrainer",
     "Rollout",
     "Run",
+    "SFTConfig",
+    "SFTTrainer",
+    "add_lora",
     "engines",
+    "fetch",
     "load_model",
     "objectives",
     "rewards",
@@ -44,6 +51,10 @@ _HOME = {  # exported name -> the module that defines it
     "GRPOTrainer": "rlkit.trainers.grpo",
     "Rollout": "rlkit.rollout",
     "Run": "rlkit.runs",
+    "SFTConfig": "rlkit.config",
+    "SFTTrainer": "rlkit.trainers.sft",
+    "add_lora": "rlkit.adapters",
+    "fetch": "rlkit.fetching",
     "load_model": "rlkit.models",
 }
 _SUBMODULES = frozenset({"engines", "objectives", "rewards", "runs", "tasks"})

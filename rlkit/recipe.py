@@ -1,34 +1,36 @@
 """A training run as a YAML file: what ``rlkit train CONFIG.yaml`` reads.
 
-    model: rlkit/tiny-arithmetic          # or a folder, or a Hub id
+    model: rlkit/tiny-arithmetic          # or {name: smollm2, load_in_4bit: true}: load_model's arguments
+    lora: {r: 16, lora_alpha: 32}         # add_lora's arguments; leave it out for full fine-tuning
     task: arithmetic                      # or {name: arithmetic, max_operand: 19}
     rewards: [number_found, correct_number]
     grpo: {loss_type: dr_grpo, learning_rate: 1e-4, max_steps: 60}    # GRPOConfig's fields
     seed: 0
     output_dir: runs/first
 
+With ``sft:`` (SFTConfig's fields) in place of ``grpo:`` and ``rewards:`` it is a warm start on the task's own answers.
 Everything is checked before a model is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
 from rlkit import rewards, tasks
-from rlkit.config import GRPOConfig
+from rlkit.config import GRPOConfig, SFTConfig
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.models import find_model
 
 if TYPE_CHECKING:
     from rlkit.tasks.base import Task
-    from rlkit.trainers.grpo import GRPOTrainer
+    from rlkit.trainers.loop import TrainingLoop
 
-KEYS = ("model", "task", "rewards", "grpo", "seed", "output_dir")
+KEYS = ("model", "lora", "task", "rewards", "grpo", "sft", "seed", "output_dir")
 
 
 @dataclass(slots=True)
@@ -38,7 +40,9 @@ class Recipe:
     model: str
     task: Task
     reward_funcs: list[Callable[..., Any]]
-    grpo: GRPOConfig
+    args: GRPOConfig | SFTConfig
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
@@ -75,15 +79,29 @@ class Recipe:
         for key in ("model", "task"):
             if not settings.get(key):
                 raise ConfigError(f"the configuration has no {key!r}; it needs at least 'model' and 'task'")
-        grpo = settings.get("grpo") or {}
-        if not isinstance(grpo, Mapping):
-            raise bad_value("grpo", grpo, "a mapping of GRPOConfig's fields")
-        both = [key for key in ("seed", "output_dir") if key in settings and key in grpo]
+        if "sft" in settings and ("grpo" in settings or "rewards" in settings):
+            raise ConfigError(
+                "the configuration has 'sft' beside 'grpo' or 'rewards'; one run is one of the two. Run the warm start "
+                "first, then GRPO with its result as the model: model: runs/sft/model"
+            )
+        section, kind = ("sft", SFTConfig) if "sft" in settings else ("grpo", GRPOConfig)
+        given = settings.get(section) or {}
+        if not isinstance(given, Mapping):
+            raise bad_value(section, given, f"a mapping of {kind.__name__}'s fields")
+        both = [key for key in ("seed", "output_dir") if key in settings and key in given]
         if both:
-            raise ConfigError(f"{both[0]!r} stands both at the top level and under 'grpo'; keep one")
+            raise ConfigError(f"{both[0]!r} stands both at the top level and under {section!r}; keep one")
         top = {key: settings[key] for key in ("seed", "output_dir") if key in settings}
-        args = GRPOConfig.from_dict({**grpo, **top})
-        find_model(settings["model"])
+        args = kind.from_dict({**given, **top})
+        model_kwargs = settings["model"]
+        if not isinstance(model_kwargs, Mapping):
+            model_kwargs = {"name": model_kwargs}
+        model_kwargs = dict(model_kwargs)
+        name = model_kwargs.pop("name", None)
+        find_model(name)
+        lora = settings.get("lora")
+        if lora is not None and not isinstance(lora, Mapping):
+            raise bad_value("lora", lora, "a mapping of add_lora's arguments, such as {r: 16}")
         task = tasks.load(settings["task"])
         names = settings.get("rewards")
         if names is None:
@@ -94,19 +112,41 @@ class Recipe:
             raise bad_value(
                 "rewards", names, "one or more reward functions", "Leave it out for those of the task."
             )
-        return cls(settings["model"], task, [rewards.resolve(name) for name in names], args)
+        reward_funcs = [rewards.resolve(name) for name in names]
+        return cls(name, task, reward_funcs, args, model_kwargs, None if lora is None else dict(lora))
 
-    def trainer(self) -> GRPOTrainer:
+    def trainer(self) -> TrainingLoop:
         """Load the model, start the engine, and return the trainer."""
+        model, tokenizer = self.model, None
+        if self.model_kwargs or self.lora is not None or isinstance(self.args, SFTConfig):
+            from rlkit.models import load_model
+
+            model, tokenizer = load_model(self.model, **self.model_kwargs)
+        if self.lora is not None:
+            from rlkit.adapters import add_lora
+
+            model = add_lora(model, **{"seed": self.args.seed, **self.lora})
+        if isinstance(self.args, SFTConfig):
+            from rlkit.trainers.sft import SFTTrainer
+            from rlkit.trainers.sft_data import demonstrations
+
+            return SFTTrainer(
+                model,
+                self.args,
+                demonstrations(self.task.train),
+                demonstrations(self.task.test),
+                processing_class=tokenizer,
+            )
         from rlkit.trainers.grpo import GRPOTrainer
 
         # The trainer loads a model that is given by name, after it has tried data and reward functions.
         return GRPOTrainer(
-            self.model,
+            model,
             self.reward_funcs,
-            self.grpo,
+            self.args,
             self.task.train,
             self.task.test,
+            processing_class=tokenizer,
             verifier=self.task.verifier,
         )
 
@@ -132,7 +172,5 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 def _misplaced(key: str) -> str:
     """A hint for a key that belongs one level down."""
-    from dataclasses import fields
-
-    known = {field.name for field in fields(GRPOConfig)}
+    known = {entry.name for entry in fields(GRPOConfig)}
     return f"{key} is a GRPOConfig field: write it under 'grpo'." if key in known else ""

@@ -11,7 +11,7 @@ Sizes: P prompts a step, G completions a prompt, N = P · G rows, F reward funct
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -156,21 +156,37 @@ class Batch:
         """The completion mask on completion columns only: bool [N, T]."""
         return self.completion_mask[:, self.prompt_length :]
 
-    def rows(self, start: int, stop: int) -> Batch:
-        """A micro-batch: rows ``start`` to ``stop``, without the columns that are padding in all of them."""
-        mask = self.mask[start:stop]  # [n, T]
-        attention = self.attention_mask[start:stop]  # [n, L]
-        width = max(1, int(mask.sum(-1).max()))  # longest completion here
-        skip = int(attention[:, : self.prompt_length].sum(-1).max())  # longest prompt here
-        left, right = self.prompt_length - skip, self.prompt_length + width
-        return Batch(
-            input_ids=self.input_ids[start:stop, left:right],
-            attention_mask=attention[:, left:right],
-            completion_mask=self.completion_mask[start:stop, left:right],
-            prompt_length=skip,
-            logp_engine=self.logp_engine[start:stop, :width],
-            truncated=self.truncated[start:stop],
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, prompt and completion together."""
+        return self.attention_mask.sum(-1).tolist()
+
+    def packed(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A micro-batch of these rows, each shifted to the left edge and cut to the longest: no padding but at the end.
+
+        Returns:
+            input_ids [n, W], attention_mask [n, W] and completion_mask [n, W]. The completion's tokens stand in the
+            same order as in ``mask[rows]``: what is computed for them is put back with ``unpack``.
+        """
+        import torch
+
+        chosen = torch.as_tensor(list(rows), device=self.input_ids.device)
+        attention = self.attention_mask[chosen]  # [n, L]
+        lengths = attention.sum(-1, keepdim=True)  # [n, 1]
+        first = attention.argmax(-1, keepdim=True)  # [n, 1] column of the first real token
+        columns = torch.arange(int(lengths.max()), device=chosen.device)  # [W]
+        source = (first + columns).clamp(max=attention.shape[1] - 1)  # [n, W]
+        inside = columns < lengths  # [n, W]
+        return (
+            self.input_ids[chosen].gather(1, source),
+            inside.long(),
+            self.completion_mask[chosen].gather(1, source) & inside,
         )
+
+
+def unpack(values: torch.Tensor, completion_mask: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Numbers of a packed micro-batch [n, W] in the frame of its completions [n, T], 0 where ``mask`` [n, T] is."""
+    return values.new_zeros(mask.shape).masked_scatter(mask, values[completion_mask])
 
 
 def build_batch(rollout: Rollout, pad_token_id: int, device: torch.device | str = "cpu") -> Batch:
@@ -208,20 +224,30 @@ def build_batch(rollout: Rollout, pad_token_id: int, device: torch.device | str 
 
 @dataclass(slots=True)
 class TokenRecord:
-    """Per-token numbers of one update, kept for the samples on disk; every tensor is [N, T]."""
+    """Per-token numbers of one update, kept for the samples on disk; every tensor is [N, T].
+
+    ``is_weight`` is the weight against an engine/trainer mismatch: 1 where none is applied.
+    """
 
     logp_old: torch.Tensor
     logp_new: torch.Tensor
     ratio: torch.Tensor
     entropy: torch.Tensor
+    is_weight: torch.Tensor
     logp_ref: torch.Tensor | None = None
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...], device: torch.device | str = "cpu") -> TokenRecord:
+        """A record that an update fills in."""
+        import torch
+
+        tensors = [torch.zeros(shape, device=device) for _ in range(4)]
+        return cls(*tensors, is_weight=torch.ones(shape, device=device))
 
     def cpu(self) -> TokenRecord:
         """The record on the CPU."""
-        logp_ref = None if self.logp_ref is None else self.logp_ref.cpu()
-        return TokenRecord(
-            self.logp_old.cpu(), self.logp_new.cpu(), self.ratio.cpu(), self.entropy.cpu(), logp_ref
-        )
+        names = (field.name for field in fields(self))
+        return TokenRecord(*(None if (x := getattr(self, name)) is None else x.cpu() for name in names))
 
 
 @dataclass(slots=True)
@@ -258,6 +284,24 @@ class Evaluation:
     seconds: float
     rows_greedy: list[Row] = field(default_factory=list, repr=False)
     rows_sampled: list[Row] = field(default_factory=list, repr=False)
+
+    def values(self) -> dict[str, Any]:
+        """Its line in ``metrics.jsonl``."""
+        names = ("n", "accuracy_greedy", "accuracy_sampled", "reward_greedy", "reward_sampled")
+        return {**{name: getattr(self, name) for name in names}, "seconds/eval": self.seconds}
+
+    def tables(self) -> dict[str, list[Row]]:
+        """The completions, by kind."""
+        return {"greedy": self.rows_greedy, "sampled": self.rows_sampled}
+
+    def outcome(self) -> dict[str, float | None]:
+        """What a run's summary says, before and after."""
+        return {
+            "accuracy": self.accuracy_greedy,
+            "accuracy_sampled": self.accuracy_sampled,
+            "reward": self.reward_greedy,
+            "reward_sampled": self.reward_sampled,
+        }
 
     def __repr__(self) -> str:
         if self.accuracy_greedy is None or self.accuracy_sampled is None:

@@ -21,6 +21,17 @@ _KNOWN_ELSEWHERE = {
     "vllm_mode": "nothing: rlkit's vLLM is always colocated",
     "vllm_gpu_memory_utilization": "gpu_memory_utilization",
     "generation_batch_size": "prompts_per_step × num_generations",
+    "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
+    "max_tokens_per_batch": "micro_batch_tokens",
+    "completion_only_loss": "nothing: only completions are learned",
+    "assistant_only_loss": "nothing: only the assistant's turns are learned",
+    "max_seq_length": "max_length (SFTConfig), or the argument of load_model",
+    "packing": "nothing: rows of similar length share a micro-batch",
+    "dataset_text_field": "the columns prompt and completion",
+    "logging_steps": "nothing: every step is logged",
+    "save_strategy": "save_steps (None: only where training is stopped early)",
+    "eval_strategy": "eval_steps (None: before and after training only)",
+    "resume_from_checkpoint": "the argument of trainer.train(resume=True)",
     "log_completions": "save_samples",
     "kl_coef": "beta",
     "clip_range": "epsilon",
@@ -103,7 +114,7 @@ class Settings:
                 if name in kinds:
                     accepted += types
             if "list" in kinds:
-                accepted = (list, tuple)
+                accepted = (list, tuple, str) if kinds.startswith("str |") else (list, tuple)
             wrong_bool = isinstance(value, bool) and "bool" not in kinds
             if wrong_bool or not isinstance(value, accepted):
                 raise bad_value(field.name, value, f"a value of type {kinds}", _what_it_is(value, kinds))
@@ -133,7 +144,7 @@ def plain(value: Any, kinds: str) -> Any:
     if isinstance(value, os.PathLike) and "str" in kinds:
         return os.fspath(value)
     if isinstance(value, (list, tuple)) and "list" in kinds:
-        return [plain(item, "float") for item in value]
+        return [plain(item, kinds.replace("list", "")) for item in value]
     if not isinstance(value, (bool, int)) and isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):

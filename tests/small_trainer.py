@@ -53,6 +53,7 @@ def make_trainer(
         lr_scheduler_type="constant",
         fast_inference=False,
         save_model=False,
+        probe_prompts=0,
         disable_tqdm=True,
         seed=0,
     )

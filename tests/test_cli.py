@@ -20,7 +20,17 @@ from rlkit.runs import Run, RunWriter
 from rlkit.runs.report import headline
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = [["demo"], ["train"], ["doctor"], ["runs"], ["runs", "list"], ["runs", "show"], ["runs", "report"]]
+COMMANDS = [
+    ["demo"],
+    ["train"],
+    ["fetch"],
+    ["export"],
+    ["doctor"],
+    ["runs"],
+    ["runs", "list"],
+    ["runs", "show"],
+    ["runs", "report"],
+]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -252,7 +262,7 @@ def test_train(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: 
     assert len(one.samples(2)) == 4
 
     lines = out.splitlines()
-    assert "2 prompts a step × 2 completions = 4 rows a step (1 micro-batch of 4): 2 steps" in lines[0]
+    assert "2 prompts a step × 2 completions = 4 rows a step: 2 steps" in lines[0]
     assert summary["engine"] in lines[1] and summary["weight_sync"] in lines[1]
     assert headline(summary) in lines
     assert "(2 steps, " in headline(summary)

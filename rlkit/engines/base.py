@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
+from rlkit.adapters import base_model
 from rlkit.rollout import Completion
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class Engine(Protocol):
     """Samples completions from the policy's current weights.
 
     ``name`` is what summaries and reports show, such as ``"vLLM 0.32 colocated"``; ``weight_sync`` says how
-    weights reach it (``"shared"``, ``"reload"``, ``"same module"``, ``"copied"``), ``weight_sync_reason`` why they
-    are not shared. An engine is a context manager; leaving the block frees what it holds.
+    weights reach it (``"shared"``, ``"reload"``, ``"adapter"``, ``"same module"``, ``"copied"``),
+    ``weight_sync_reason`` why they are not shared, or where an adapter's base is. An engine is a context
+    manager; leaving the block frees what it holds.
     """
 
     name: str
@@ -76,7 +78,8 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
     Ids beyond the model's vocabulary, which some configs carry over from a larger relative, are left out.
     """
     ids = {tokenizer.eos_token_id}
+    model = base_model(model)
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids.update(configured if isinstance(configured, list) else [configured])
-    vocab_size = model.get_input_embeddings().num_embeddings
+    vocab_size = model.get_input_embeddings().weight.shape[0]  # an adapted embedding has no num_embeddings
     return sorted(i for i in ids if i is not None and i < vocab_size)

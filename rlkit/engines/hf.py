@@ -8,11 +8,13 @@ ended leave the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 
 from rlkit.engines.base import Sampling, end_token_ids
+from rlkit.engines.base_weights import keep_quantised_as_loaded
 from rlkit.engines.sync import SyncReport
 from rlkit.errors import EngineError
 from rlkit.rollout import Completion
@@ -24,9 +26,10 @@ class HFEngine:
     """Batched sampling with a transformers model and its KV cache.
 
     Args:
-        model: a causal LM; the trainer's own module, so its weights are always the current ones.
+        model: a causal LM, with or without an adapter; the trainer's own module, so its weights are always the
+            current ones.
         tokenizer: decodes completions and names the end-of-sequence token.
-        max_batch_rows: so many completions are decoded at once, and never less than one prompt's.
+        max_batch_rows: at most so many completions are decoded at once: the largest tensor is [rows, vocabulary].
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, max_batch_rows: int = 256) -> None:
@@ -35,6 +38,7 @@ class HFEngine:
         self.name = f"Hugging Face {transformers.__version__}"
         self.weight_sync, self.weight_sync_reason = "same module", ""
         self.max_batch_rows = max_batch_rows
+        keep_quantised_as_loaded(model)
         self._model: Any = model
         self._tokenizer = tokenizer
         self._end_ids = end_token_ids(model, tokenizer)
@@ -44,11 +48,16 @@ class HFEngine:
         generator = torch.Generator(device=model.device).manual_seed(sampling.seed)
         was_training = model.training
         model.eval()
-        per_chunk = max(1, self.max_batch_rows // sampling.n)
+        per_chunk = max(1, self.max_batch_rows // sampling.n)  # prompts
         completions: list[Completion] = []
         try:
             for start in range(0, len(prompts), per_chunk):
-                completions += self._generate_chunk(prompts[start : start + per_chunk], sampling, generator)
+                for done in range(
+                    0, sampling.n, self.max_batch_rows
+                ):  # one round, unless n alone is too many
+                    copies = min(sampling.n - done, self.max_batch_rows)
+                    chunk = prompts[start : start + per_chunk]
+                    completions += self._generate_chunk(chunk, replace(sampling, n=copies), generator)
         finally:
             model.train(was_training)
         texts = self._tokenizer.batch_decode(
@@ -110,14 +119,16 @@ class HFEngine:
         model = self._open_model()
         was_training = model.training
         model.eval()
-        ids, attention = _left_pad(token_ids, model.device)  # [N, L] both
+        rows: list[list[float]] = []
         try:
-            output = model(input_ids=ids, attention_mask=attention, position_ids=_positions(attention))
+            for sequence in token_ids:  # one by one: [L, V] is the largest tensor, however many there are
+                ids = torch.tensor([sequence], device=model.device)  # [1, L]
+                logits = model(input_ids=ids).logits[0, :-1].float()  # [L-1, V]
+                chosen = logits.gather(-1, ids[0, 1:, None]).squeeze(-1)  # [L-1]
+                rows.append((chosen - logits.logsumexp(-1)).tolist())
         finally:
             model.train(was_training)
-        logits = output.logits  # [N, L, V]
-        logp = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)  # [N, L-1]
-        return [row[len(row) - len(seq) + 1 :].tolist() for row, seq in zip(logp, token_ids, strict=True)]
+        return rows
 
     def sync(self, model: Any) -> SyncReport:
         """Nothing moves when ``model`` is the engine's own module; another module's weights are copied."""

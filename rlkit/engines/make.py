@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from rlkit.adapters import is_adapter_model
 from rlkit.engines.base import Engine
 from rlkit.errors import EngineError
 
@@ -38,17 +39,18 @@ def make_engine(
     max_model_len: int,
     weight_sync: str = "auto",
     gpu_memory_utilization: float = 0.3,
+    max_lora_rank: int | None = None,
 ) -> Engine:
     """Build the rollout engine.
 
     Args:
         fast_inference: True asks for vLLM, False for transformers, None for vLLM where it is installed.
         max_model_len: longest prompt + completion, in tokens.
-        weight_sync: see :class:`rlkit.engines.vllm.VLLMEngine`.
+        weight_sync, max_lora_rank: see :class:`rlkit.engines.vllm.VLLMEngine`.
 
     Raises:
-        EngineError: vLLM was asked for and is not installed. A model that vLLM does not know falls back to
-            transformers with an ``EngineWarning`` that says why.
+        EngineError: vLLM was asked for and is not installed. A model or an adapter that vLLM does not know falls
+            back to transformers with an ``EngineWarning`` that says why.
     """
     from rlkit.engines.hf import HFEngine
 
@@ -62,10 +64,18 @@ def make_engine(
     if reason := why_vllm_cannot_run(model):
         warnings.warn(f"{reason}: generating with transformers instead", EngineWarning, stacklevel=2)
         return HFEngine(model, tokenizer)
-    return VLLMEngine(
-        model,
-        tokenizer,
-        max_model_len=max_model_len,
-        weight_sync=weight_sync,
-        gpu_memory_utilization=gpu_memory_utilization,
-    )
+    try:
+        return VLLMEngine(
+            model,
+            tokenizer,
+            max_model_len=max_model_len,
+            weight_sync=weight_sync,
+            gpu_memory_utilization=gpu_memory_utilization,
+            max_lora_rank=max_lora_rank,
+        )
+    except EngineError as error:
+        if fast_inference or not is_adapter_model(model):
+            raise
+        # Whether vLLM has a place for each layer of an adapter shows only once its own layers are built.
+        warnings.warn(f"generating with transformers instead: {error}", EngineWarning, stacklevel=2)
+        return HFEngine(model, tokenizer)

@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
-import os
-import sys
 import tempfile
-import warnings
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import IO, Any, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 
+from rlkit.adapters import base_model, is_adapter_model
 from rlkit.engines.base import Sampling, end_token_ids
+from rlkit.engines.base_weights import keep_quantised_as_loaded
+from rlkit.engines.quiet import native_chatter, quiet, set_environment, tail
 from rlkit.engines.sync import SyncReport, Transport, choose_transport
 from rlkit.errors import EngineError
 from rlkit.rollout import Completion
 
 # One live engine a process: a second LLM() breaks the first one's process groups without saying so.
 _live: weakref.ref[VLLMEngine] | None = None
-
-_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process, so that trainer and engine can share tensors
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; plenty for the models that a CPU trains
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise it re-pins the trainer's threads
-    "VLLM_NO_USAGE_STATS": "1",
-}
 
 
 def vllm_version() -> str | None:
@@ -52,9 +43,9 @@ def why_vllm_is_missing() -> str | None:
     version = vllm_version()
     if version is None:
         return "vLLM is not installed (it has wheels for Linux only)"
-    _set_environment()
+    set_environment()
     try:
-        with _quiet(), _native_chatter():
+        with quiet(), native_chatter():
             from vllm import ModelRegistry  # noqa: F401 - vllm itself imports lazily
     except Exception as error:  # a missing library, another torch than it was built for, …
         return f"vLLM {version} is installed but cannot be imported ({type(error).__name__}: {error})"
@@ -66,19 +57,25 @@ def why_vllm_cannot_run(model: Any) -> str | None:
     if reason := why_vllm_is_missing():
         return reason
     version = vllm_version()
-    with _quiet(), _native_chatter():
+    with quiet(), native_chatter():
         from vllm import ModelRegistry
 
         known = ModelRegistry.get_supported_archs()
-    name = type(model).__name__
+    base = base_model(model)
+    name = type(base).__name__
     if name not in known:
         return f"vLLM {version} does not know the architecture {name}"
+    if is_adapter_model(model):
+        from rlkit.engines.adapter import why_adapter_cannot_run
+
+        if reason := why_adapter_cannot_run(model, name):
+            return f"vLLM {version} cannot run this adapter: {reason}"
     if model.device.type != "cpu":
         return None
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     sizes = CPUAttentionBackend.get_supported_head_sizes()
-    config = model.config.get_text_config()
+    config = base.config.get_text_config()
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if head_dim not in sizes:
         return f"vLLM {version} on CPU has no attention for head_dim {head_dim} (it has {sizes})"
@@ -89,14 +86,19 @@ class VLLMEngine:
     """In-process vLLM that samples from a transformers model's weights.
 
     Args:
-        model: the causal LM being trained; its weights are shared or pushed (``weight_sync``).
+        model: the causal LM being trained, or a peft model around it; its weights are shared or pushed
+            (``weight_sync``), of a peft model's the adapter after every update.
         tokenizer: decodes completions and names the end-of-sequence token.
         max_model_len: longest prompt + completion, in tokens.
-        weight_sync: ``"shared"``, ``"reload"`` or ``"auto"`` (shared where the model allows it).
+        weight_sync: ``"shared"``, ``"reload"`` or ``"auto"`` (shared where the model allows it); with an
+            adapter, this is how its base gets there, once.
         gpu_memory_utilization: share of a GPU's memory for the engine's KV cache; ignored on CPU.
         max_num_seqs: sequences decoded at once.
+        max_lora_rank: the largest adapter rank that the engine makes room for; by default the adapter's own
+            (or ``model.rlkit_max_lora_rank``). Rounded up to one that vLLM has: 1, 8, 16, 32, …, 512.
 
     Raises:
+        ConfigError: ``max_lora_rank`` is below the adapter's rank.
         EngineError: vLLM is missing, or refuses the model; the message carries vLLM's own reason.
     """
 
@@ -109,18 +111,26 @@ class VLLMEngine:
         weight_sync: str = "auto",
         gpu_memory_utilization: float = 0.3,
         max_num_seqs: int = 256,
+        max_lora_rank: int | None = None,
     ) -> None:
         if reason := why_vllm_cannot_run(model):
             raise EngineError(f"{reason}; set fast_inference=False to generate with transformers")
+        lora, self._lora = {}, None
+        if is_adapter_model(model):
+            from rlkit.engines.adapter import lora_request, lora_settings
+
+            lora, self._lora = lora_settings(model, max_lora_rank), lora_request()
+        keep_quantised_as_loaded(model)
         close_live_engine()
         self.name = f"vLLM {'.'.join((vllm_version() or '').split('.')[:2])} colocated"
         self._tokenizer = tokenizer
         self._end_ids = end_token_ids(model, tokenizer)
         self._device = model.device
         self._llm: Any = None
+        self._syncs = 0
         with (
-            _quiet(),
-            _native_chatter() as said,
+            quiet(),
+            native_chatter() as said,
             tempfile.TemporaryDirectory(prefix="rlkit-engine-") as folder,
         ):
             from vllm import LLM
@@ -136,23 +146,32 @@ class VLLMEngine:
                     enforce_eager=model.device.type == "cpu",
                     max_model_len=max_model_len,
                     max_num_seqs=max_num_seqs,
+                    # vLLM's CPU build cannot rewind the generator of a seeded request whose prompt it reads in two
+                    # parts ("CPU Generator does not use offset"): a prompt that does not fit waits for the next round.
+                    enable_chunked_prefill=model.device.type != "cpu",
+                    max_num_batched_tokens=max(4096, max_model_len),
                     max_logprobs=-1,  # top_logprobs as large as one likes
                     gpu_memory_utilization=gpu_memory_utilization,
                     logprobs_mode="processed_logprobs",  # log-probabilities at the sampling temperature
                     generation_config="vllm",  # no hidden top-k or repetition penalty from the model's folder
                     disable_log_stats=True,
                     seed=0,
+                    **lora,
                 )
             except Exception as error:
                 raise EngineError(
-                    f"vLLM could not start for {type(model).__name__}: {error}. "
-                    f"fast_inference=False generates with transformers instead. {_tail(said)}"
+                    f"vLLM could not start for {type(base_model(model)).__name__}: {error}. "
+                    f"fast_inference=False generates with transformers instead. {tail(said)}"
                 ) from error
         global _live
         _live = weakref.ref(
             self
         )  # from here on it holds process groups and must be closed before another starts
         try:
+            if self._lora and model.device.type == "cpu":
+                from rlkit.engines.lora_cpu import use_dense_lora
+
+                use_dense_lora(self.vllm_model)
             self.transport: Transport = choose_transport(self.vllm_model, model, self._llm, weight_sync)
             self.sync(model)
         except BaseException:
@@ -161,12 +180,12 @@ class VLLMEngine:
 
     @property
     def weight_sync(self) -> str:
-        """``"shared"`` or ``"reload"``."""
+        """``"shared"``, ``"reload"`` or ``"adapter"``."""
         return self.transport.name
 
     @property
     def weight_sync_reason(self) -> str:
-        """Why weights are reloaded and not shared; empty where they are shared."""
+        """Why weights are reloaded and not shared, or where an adapter's base is; empty where all is shared."""
         return self.transport.reason
 
     @property
@@ -177,7 +196,7 @@ class VLLMEngine:
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
         from vllm import SamplingParams
 
-        requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        requests = [self._request(ids) for ids in prompts]
         # vLLM refuses n > 1 for greedy decoding: all would be the same.
         copies = sampling.n if sampling.temperature == 0 else 1
         params = [
@@ -209,7 +228,7 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        results = self._run([{"prompt_token_ids": list(ids)} for ids in token_ids], params)
+        results = self._run([self._request(ids) for ids in token_ids], params)
         return [
             [
                 position[token].logprob
@@ -218,12 +237,17 @@ class VLLMEngine:
             for result, ids in zip(results, token_ids, strict=True)
         ]
 
+    def _request(self, token_ids: Sequence[int]) -> dict[str, Any]:
+        """A prompt, salted so that no cached prefix of earlier weights can ever serve it."""
+        return {"prompt_token_ids": list(token_ids), "cache_salt": str(self._syncs)}
+
     def _run(self, requests: list[Any], params: Any) -> list[Any]:
         """Run requests to their end. An interrupt drops them all: vLLM would go on with them at the next call."""
         llm = self._open()
         try:
-            with _quiet(self._device):
-                return llm.generate(requests, params, use_tqdm=False)
+            with quiet(self._device):
+                # Without its name vLLM would sample from the bare base, and say nothing.
+                return llm.generate(requests, params, use_tqdm=False, lora_request=self._lora)
         except BaseException:
             pending = list(llm.llm_engine.output_processor.request_states)
             llm.llm_engine.abort_request(pending, internal=True)
@@ -232,7 +256,8 @@ class VLLMEngine:
     def sync(self, model: Any) -> SyncReport:
         """Carry ``model``'s weights into the engine and drop what it cached of the old ones."""
         llm = self._open()
-        with _quiet(self._device):
+        with quiet(self._device):
+            self._syncs += 1
             report = self.transport.push(model)
             llm.reset_prefix_cache()  # cached keys and values were computed with the old weights
         return report
@@ -274,61 +299,13 @@ def close_live_engine() -> None:
         engine.close()
 
 
-def _set_environment() -> None:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-@contextlib.contextmanager
-def _quiet(device: torch.device | None = None) -> Iterator[None]:
-    """Run vLLM without its warnings, its hand on the caller's random numbers and, on CPU, without a compiler.
-
-    vLLM compiles one log-probability helper with torch.compile. On CPU that takes up to 18 s once and needs a
-    C++ compiler, which a fresh machine lacks; ``force_eager`` runs it as written. Both ``LLM()`` and seeded
-    sampling move torch's global generators, which belong to the user: they are put back.
-    """
-    on_gpu = device is not None and device.type == "cuda"
-    stance = contextlib.nullcontext() if on_gpu else torch.compiler.set_stance("force_eager")
-    threads = torch.get_num_threads()
-    try:
-        with torch.random.fork_rng([device] if on_gpu else []), stance, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def _native_chatter() -> Iterator[IO[bytes]]:
-    """Catch what C++ code and vLLM's import write to standard error: they bypass warnings and our log level.
-
-    In a notebook ``sys.stderr`` is not file descriptor 2, so both are caught.
-    """
-    with tempfile.TemporaryFile() as said, io.TextIOWrapper(io.FileIO(os.dup(said.fileno()), "w")) as text:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            with contextlib.redirect_stderr(text):
-                yield said
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _tail(said: IO[bytes], lines: int = 5) -> str:
-    """The last lines that were caught, for an error message."""
-    said.seek(0)
-    text = said.read().decode(errors="replace").strip().splitlines()[-lines:]
-    return "It said: " + " | ".join(text) if text else ""
-
-
 def _write_config(model: Any, folder: str) -> None:
     """Write the config that vLLM builds its (still weightless) module tree from."""
-    config = model.config.__class__.from_dict(model.config.to_dict())
-    config.architectures = [type(model).__name__]
+    base = base_model(model)
+    settings = base.config.to_dict()
+    settings.pop("quantization_config", None)  # the engine gets plain numbers
+    config = type(base.config).from_dict(settings)
+    config.architectures = [type(base).__name__]
     config.save_pretrained(folder)
 
 

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from rlkit.objectives.kl import kl_estimate
     from rlkit.objectives.loss import ObjectiveWarning, PolicyLoss, policy_loss
     from rlkit.objectives.normalisers import LossTotals, apply_truncation_mask, token_weights
-    from rlkit.objectives.ratios import ClippedTerm, clipped_term, importance_ratio, mismatch_weight
+    from rlkit.objectives.ratios import (
+        ClippedTerm,
+        clipped_term,
+        importance_ratio,
+        mismatch_statistics,
+        mismatch_weight,
+    )
 
 _HOME = {
     "Advantages": "advantages",
@@ -45,6 +51,7 @@ _HOME = {
     "ClippedTerm": "ratios",
     "clipped_term": "ratios",
     "importance_ratio": "ratios",
+    "mismatch_statistics": "ratios",
     "mismatch_weight": "ratios",
 }
 
@@ -65,6 +72,7 @@ __all__ = [
     "group_advantages",
     "importance_ratio",
     "kl_estimate",
+    "mismatch_statistics",
     "mismatch_weight",
     "policy_loss",
     "token_weights",

@@ -146,3 +146,45 @@ def mismatch_weight(
     else:
         weight = torch.where((weight < low) | (weight > high), 0.0, weight)
     return torch.where(active, weight, 1.0)  # [N, T]
+
+
+@torch.no_grad()
+def mismatch_statistics(
+    logp_old: Tensor,  # [N, T]
+    logp_engine: Tensor,  # [N, T]
+    mask: Tensor,  # [N, T]
+    *,
+    mode: str = "sequence_mask",
+    clip_max: float | None = 3.0,
+    clip_min: float | None = None,
+) -> dict[str, float]:
+    """How far engine and trainer are apart, and what a correction by `mismatch_weight` would cost.
+
+        mismatch_kl    mean of logp_engine - logp_old over the tokens: an estimate of KL(engine || trainer) in nats
+        mismatch_ess   (sum of w)^2 / (n * sum of w^2), the effective sample size as a share of the n samples,
+                       with the raw weights w of the mode's level (tokens or completions)
+        mismatch_kept  share of those samples whose weight lies in [clip_min, clip_max]
+
+    0 nats, 1 and 1 where the two agree. The effective sample size is Kish's (1965). Raises as `mismatch_weight` does.
+    """
+    active = mask != 0
+    raw = mismatch_weight(logp_old, logp_engine, mask, mode=mode, clip_max=None, clip_min=None)
+    kept = mismatch_weight(
+        logp_old, logp_engine, mask, mode=f"{mode.split('_')[0]}_mask", clip_max=clip_max, clip_min=clip_min
+    )
+    if mode.startswith("token"):
+        weights, inside = raw[active], kept[active] != 0
+    else:  # one weight a completion, the same at each of its tokens
+        rows = active.any(-1)
+        first = active[rows].int().argmax(-1, keepdim=True)
+        weights = raw[rows].gather(1, first)[:, 0]
+        inside = kept[rows].gather(1, first)[:, 0] != 0
+    weights = weights.double()
+    known = active & ~torch.isnan(logp_engine)
+    count = max(len(weights), 1)
+    squares = float((weights**2).sum())
+    return {
+        "mismatch_kl": float((logp_engine - logp_old)[known].double().mean()) if bool(known.any()) else 0.0,
+        "mismatch_ess": float(weights.sum()) ** 2 / (count * squares) if squares else 0.0,
+        "mismatch_kept": float(inside.double().mean()) if len(inside) else 1.0,
+    }

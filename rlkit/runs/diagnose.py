@@ -40,6 +40,11 @@ RULES: tuple[Rule, ...] = (
     rules_updates.loss_not_zero,
 )
 
+SFT_RULES: tuple[Rule, ...] = (  # a warm start has no rewards, and its entropy is meant to fall
+    rules_updates.not_finite,
+    rules_updates.tiny_updates,
+)
+
 
 def diagnose(metrics: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Diagnosis]:
     """Every finding about a run, worst first.
@@ -50,5 +55,6 @@ def diagnose(metrics: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) ->
     steps = [row for row in metrics if row.get("event", "step") == "step"]
     evals = [row for row in metrics if row.get("event") == "eval"]
     evidence = Evidence(steps, evals, config)
-    found = [finding for rule in RULES if (finding := rule(evidence)) is not None]
+    rules = SFT_RULES if config.get("algorithm") == "SFT" else RULES
+    found = [finding for rule in rules if (finding := rule(evidence)) is not None]
     return sorted(found, key=lambda finding: _RANK[finding.severity])

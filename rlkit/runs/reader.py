@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rlkit.errors import ConfigError, bad_value
 from rlkit.runs import lock, schema
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STALE_SECONDS = 600.0  # without file locks: silence after which a run without summary counts as interrupted
+_TAIL = 64  # bytes; a line ends in its time, so that no two end alike
 
 
 class Run:
@@ -162,12 +163,15 @@ class Run:
         (None: as long as the run lives).
         """
         lines = _Lines(self.path / schema.METRICS)
+        events: list[dict[str, Any]] = []
         seen, turn, last = 0, 0, time.monotonic()
         while True:
             ended = self.status != "running"  # asked before reading, so that no last line is missed
-            events = lines.read()
-            if lines.turn != turn:  # another run took the directory over: its steps start anew
-                seen, turn = 0, lines.turn
+            before, events = events, lines.read()
+            if lines.turn != turn:
+                # A resumed run was cut, and goes on after the lines that it kept; where another run took the
+                # directory over, no line stays and its steps start anew.
+                seen, turn = _same_lines(before[:seen], events), lines.turn
             for event in events[seen:]:
                 if _is_event(event, "step"):
                     last = time.monotonic()
@@ -244,6 +248,7 @@ class _Lines:
         self.events: list[dict[str, Any]] = []
         self.unreadable = 0
         self._offset = 0
+        self._tail = b""  # the last bytes that were read
         self._identity = identity
 
     def read(self) -> list[dict[str, Any]]:
@@ -253,7 +258,7 @@ class _Lines:
                 with open(self.path, "rb") as file:
                     stat = os.fstat(file.fileno())
                     identity = (stat.st_dev, stat.st_ino)
-                    if identity != self._identity or stat.st_size < self._offset:
+                    if identity != self._identity or not self._goes_on(file):
                         self.turn += self._identity is not None
                         self._start_over(identity)
                     file.seek(self._offset)
@@ -262,10 +267,16 @@ class _Lines:
                 return list(self.events)
             end = chunk.rfind(b"\n") + 1
             self._offset += end
+            self._tail = (self._tail + chunk[:end])[-_TAIL:]
             for line in chunk[:end].split(b"\n"):
                 if line.strip():
                     self._take(line)
             return list(self.events)
+
+    def _goes_on(self, file: BinaryIO) -> bool:
+        """Whether what was read still stands there: systems give the number of a file that is gone to a new one."""
+        file.seek(self._offset - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
 
     def _take(self, line: bytes) -> None:
         try:
@@ -276,6 +287,16 @@ class _Lines:
 
 def _is_event(event: dict[str, Any], kind: str) -> bool:
     return event.get("event") == kind and isinstance(event.get("step"), int)
+
+
+def _same_lines(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
+    """How many lines stand at the start of both. As text, in which one NaN is like the other."""
+    count = 0
+    for old, new in zip(before, after):
+        if repr(old) != repr(new):
+            break
+        count += 1
+    return count
 
 
 def _by_step(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -8,6 +8,10 @@ A run is a folder that anyone can read without this package:
     evals/step_000012_greedy.parquet       the same for held-out problems (``_sampled`` beside it)
     summary.json           what came out; there only once the run has ended
     report.html            the run told on one page
+    checkpoints/step_000010/               all that the run needs to go on from there
+    tensorboard/                           the numbers for TensorBoard, where asked for
+    model/                                 the trained model
+    set_aside-1/                           what had been written after the checkpoint that a run was resumed from
 
 JSON has no NaN and no infinity. Such a number is written as ``null`` and named in the object's
 ``"nonfinite"`` entry, so that every JSON reader can read the line and ours gives the number back.
@@ -35,16 +39,23 @@ SUMMARY = "summary.json"
 REPORT = "report.html"
 SAMPLES = "samples"
 EVALS = "evals"
-RUN_NAMES = (
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+MODEL = "model"
+SET_ASIDE = "set_aside-"  # and a number
+RUN_NAMES = (  # all that a run may hold, with the folders that begin with SET_ASIDE
     CONFIG,
     METRICS,
     SUMMARY,
     REPORT,
     SAMPLES,
     EVALS,
-    "checkpoints",
-    "model",
-)  # all that a run may hold
+    CHECKPOINTS,
+    TENSORBOARD,
+    MODEL,
+    "wandb",
+    "wandb_id",
+)
 
 EVENTS = ("step", "eval", "sync_check", "note")
 EVAL_KINDS = ("greedy", "sampled")

@@ -4,6 +4,9 @@ A step is *whole* when its line stands in ``metrics.jsonl``, newline included. I
 first, under a temporary name that ``os.replace`` turns into the real one; a file with a real name is
 complete. The writer holds a lock on ``metrics.jsonl`` as long as it lives, which the operating system
 drops whatever the way the process ends: so a reader can tell a slow run from a dead one.
+
+A run that goes on from a checkpoint (``RunWriter.resume``) is put back to what it held then. What it had written
+since is moved to ``set_aside-<n>``, since it will be written again; nothing is deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from rlkit.errors import ConfigError, TrainingError, bad_value, unknown_name
-from rlkit.runs import lock, schema
+from rlkit.runs import lock, reopen, schema
 
 _OPEN: weakref.WeakSet[RunWriter] = weakref.WeakSet()  # the writers of this process
 
@@ -39,6 +42,7 @@ class RunWriter:
         self.directory = Path(directory)
         self._fd = -1
         self._lock = threading.RLock()
+        self._position = 0
         _make_room(self.directory, overwrite)
         (self.directory / schema.SAMPLES).mkdir(parents=True, exist_ok=True)
         (self.directory / schema.EVALS).mkdir(exist_ok=True)
@@ -46,11 +50,63 @@ class RunWriter:
         self._fd = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         lock.take(self._fd)
         _OPEN.add(self)
-        about = {"format": schema.FORMAT, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         # Last, because a folder is a run from the moment on that it has its config.
-        self._replace(
-            self.directory / schema.CONFIG, schema.dumps({**config, "run": about}, indent=2).encode()
-        )
+        self._write_config(config, {"format": schema.FORMAT, "started": now()})
+
+    @classmethod
+    def resume(
+        cls, directory: str | os.PathLike[str], *, config: Mapping[str, Any], position: int, step: int
+    ) -> RunWriter:
+        """Open a run that was interrupted, or that has ended, to go on after ``step``.
+
+        ``position``: bytes of ``metrics.jsonl`` to keep, as ``RunWriter.position`` said when that step's checkpoint
+        was written; 0 with ``step=-1`` starts over. Lines beyond it, the completions and checkpoints of later steps,
+        evaluations without a line and the summary move to ``<directory>/set_aside-<n>``. ``config.json`` takes the
+        new ``config``, keeps ``run.started`` and notes step and time under ``run.resumed``.
+        A process that is killed in here leaves a run that can be resumed from the same checkpoint.
+
+        Raises ConfigError where there is no run, where another process writes it, and for a ``position`` beyond the
+        end of its metrics.
+        """
+        writer = cls.__new__(cls)
+        writer.directory = Path(directory)
+        writer._fd = -1
+        writer._lock = threading.RLock()
+        writer._metrics = writer.directory / schema.METRICS
+        about = reopen.about(writer.directory)
+        if not isinstance(step, int) or step < -1:
+            raise bad_value("step", step, "the checkpoint's step, or -1 to start over")
+        _close_writers(writer.directory)
+        held = reopen.hold(writer._metrics)
+        try:
+            content = writer._metrics.read_bytes()
+            if not 0 <= position <= len(content):
+                cause = "The file is shorter than when the checkpoint was written: was it edited, or copied in part?"
+                raise bad_value(
+                    "position", position, f"0 to {len(content)}, the size of {writer._metrics}", cause
+                )
+            kept = content[: content.rfind(b"\n", 0, position) + 1]
+            aside = reopen.Aside(writer.directory)
+            if len(kept) < len(content):
+                writer._replace(aside.place(schema.METRICS), content[len(kept) :])
+            for path in reopen.later_files(writer.directory, kept, step):
+                aside.move(path)
+            for name in (schema.SAMPLES, schema.EVALS):
+                (writer.directory / name).mkdir(exist_ok=True)
+            about["resumed"] = [*about.get("resumed", []), {"step": step, "time": now()}]
+            writer._write_config(config, about)
+            # Last, so that whatever interrupts this finds all of the run, here or set aside, the next time.
+            writer._start_from(kept)
+        finally:
+            if held >= 0:
+                os.close(held)
+        return writer
+
+    @property
+    def position(self) -> int:
+        """Bytes of ``metrics.jsonl`` that hold whole lines, all on disk: what a checkpoint keeps for ``resume``."""
+        with self._lock:
+            return self._position
 
     def write_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Store one step's completions, a mapping each. Call it before the step's ``write_metrics``."""
@@ -72,8 +128,14 @@ class RunWriter:
         line = schema.dumps({"event": event, **metrics, "time": round(time.time(), 3)}).encode() + b"\n"
         with self._lock:
             self._check_open()
-            while line:  # one write in practice; a full disk may split it
-                line = line[os.write(self._fd, line) :]
+            written = 0
+            try:
+                while written < len(line):  # one write in practice; a full disk may split it
+                    written += os.write(self._fd, line[written:])
+            except BaseException:
+                os.ftruncate(self._fd, self._position)  # half a line would swallow the next one
+                raise
+            self._position += written
             os.fsync(self._fd)
 
     def note(self, text: str) -> None:
@@ -137,6 +199,34 @@ class RunWriter:
             self._replace(path, sink.getvalue())
         return path
 
+    def _write_config(self, config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        text = schema.dumps({**config, "run": about}, indent=2)
+        self._replace(self.directory / schema.CONFIG, text.encode())
+
+    def _start_from(self, kept: bytes) -> None:
+        """Put a file with ``kept`` in the metrics' place, locked before any reader sees it."""
+        if lock.fcntl is None:  # Windows, which moves no open file
+            self._replace(self._metrics, kept)
+            self._fd, self._position = os.open(self._metrics, os.O_WRONLY | os.O_APPEND), len(kept)
+            _OPEN.add(self)
+            return
+        temporary = self._metrics.with_name(f".{self._metrics.name}.tmp-{os.getpid()}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        try:
+            lock.take(fd)
+            rest = memoryview(kept)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
+            os.replace(temporary, self._metrics)
+        except BaseException:
+            os.close(fd)
+            temporary.unlink(missing_ok=True)
+            raise
+        self._fd, self._position = fd, len(kept)
+        _OPEN.add(self)
+        sync_directory(self.directory)
+
     def _replace(self, path: Path, content: Any) -> None:
         """Put ``content`` at ``path`` at once: readers see the old file or the whole new one."""
         temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
@@ -149,7 +239,7 @@ class RunWriter:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def _check_open(self) -> None:
         if self._fd < 0:
@@ -174,6 +264,7 @@ def _make_room(directory: Path, overwrite: bool) -> None:
     if directory.exists() and not directory.is_dir():
         raise bad_value("output_dir", str(directory), "a directory", "There is a file of that name.")
     held = [name for name in schema.RUN_NAMES if (directory / name).exists()]
+    held += sorted(path.name for path in directory.glob(f"{schema.SET_ASIDE}*"))
     if not any(name in held for name in (schema.CONFIG, schema.METRICS)):
         return
     if not overwrite:
@@ -181,9 +272,7 @@ def _make_room(directory: Path, overwrite: bool) -> None:
             f"output_dir={str(directory)!r} already holds a run ({', '.join(held)}). Allowed: a new or empty "
             "directory, or overwrite=True, which moves the old run aside and deletes nothing."
         )
-    for writer in list(_OPEN):  # a notebook cell that is run twice
-        if writer.directory.absolute() == directory.absolute():
-            writer.close()
+    _close_writers(directory)
     full = directory.absolute()
     number = 1
     while (aside := full.with_name(f"{full.name}.old-{number}")).exists():
@@ -193,7 +282,19 @@ def _make_room(directory: Path, overwrite: bool) -> None:
         os.rename(directory / name, aside / name)
 
 
-def _sync_directory(directory: Path) -> None:
+def _close_writers(directory: Path) -> None:
+    """Close this process's own writers of ``directory``: a notebook cell that is run twice."""
+    for writer in list(_OPEN):
+        if writer.directory.absolute() == directory.absolute():
+            writer.close()
+
+
+def now() -> str:
+    """The time as a run's files tell it, with the offset from UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def sync_directory(directory: Path) -> None:
     """Make a rename last through a power cut, where the system offers that."""
     try:
         fd = os.open(directory, os.O_RDONLY)

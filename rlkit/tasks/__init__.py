@@ -1,7 +1,8 @@
 """Tasks: data sets with their verifiers. A configuration names one, `load` finds it.
 
 task: arithmetic
-task: {name: arithmetic, max_operand: 19}
+task: {name: word_problems, max_number: 10}
+task: {name: reasoning_gym, dataset: leg_counting, max_animals: 2}
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlkit.errors import bad_value, unknown_name
+from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.tasks.arithmetic import arithmetic
 from rlkit.tasks.base import Task
+from rlkit.tasks.reasoning_gym import reasoning_gym
+from rlkit.tasks.word_problems import word_problems
 
-TASKS: dict[str, Callable[..., Task]] = {"arithmetic": arithmetic}
+TASKS: dict[str, Callable[..., Task]] = {
+    "arithmetic": arithmetic,
+    "reasoning_gym": reasoning_gym,
+    "word_problems": word_problems,
+}
 """Every task by its name: a function that returns the `Task`."""
 
-__all__ = ["TASKS", "Task", "arithmetic", "load", "names"]
+__all__ = ["TASKS", "Task", "arithmetic", "load", "names", "reasoning_gym", "word_problems"]
 
 
 def names() -> list[str]:
@@ -45,8 +52,17 @@ def load(name: str | Mapping[str, Any], **settings: Any) -> Task:
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     make = TASKS[name]
-    allowed = list(inspect.signature(make).parameters)
+    parameters = inspect.signature(make).parameters
+    takes_more = any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )  # and checks it itself
+    allowed = [key for key, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     for setting in settings:
-        if setting not in allowed:
+        if setting not in allowed and not takes_more:
             raise unknown_name(f"setting of task {name!r}:", setting, allowed)
+    for key in allowed:
+        if parameters[key].default is inspect.Parameter.empty and key not in settings:
+            raise ConfigError(
+                f"the task {name!r} needs the setting {key!r}; found {sorted(settings) or 'none'}"
+            )
     return make(**settings)

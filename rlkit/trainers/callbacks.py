@@ -24,3 +24,15 @@ class Callback:
     def on_evaluate(self, trainer: Any, evaluation: Evaluation) -> None: ...
 
     def on_train_end(self, trainer: Any, summary: dict[str, Any]) -> None: ...
+
+
+class StopAtAccuracy(Callback):
+    """Ends training once the greedy held-out accuracy reaches ``target``."""
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+
+    def on_evaluate(self, trainer: Any, evaluation: Evaluation) -> None:
+        found = evaluation.accuracy_greedy
+        if found is not None and found >= self.target and trainer.step_index:
+            trainer.stop(f"held-out accuracy {found:.3f} reached target_accuracy {self.target:g}")

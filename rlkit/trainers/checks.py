@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlkit.adapters import is_adapter_model
 from rlkit.errors import ConfigError, bad_value
+from rlkit.quantised import is_nf4
 from rlkit.trainers.callbacks import Callback
+from rlkit.trainers.reporters import reporter_names
 
 
 def check_settings(args: Any, kind: type) -> None:
-    """Refuse settings of another kind, such as a dict or another library's.
+    """Refuse settings of another kind, such as a dict or another library's, and a ``report_to`` that is missing.
 
     Raises:
         ConfigError: naming ``kind`` and how to make one.
@@ -23,6 +26,7 @@ def check_settings(args: Any, kind: type) -> None:
             f"args={found} is not usable. Allowed: a rlkit.{kind.__name__}. "
             f"From a dict: {kind.__name__}.from_dict(settings)"
         )
+    reporter_names(args.report_to)
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -69,8 +73,26 @@ def check_model(model: Any) -> None:
             "a transformers causal LM, or a name or folder for load_model",
             "model, tokenizer = load_model('rlkit/tiny-arithmetic') makes one; the tokenizer is processing_class.",
         )
+    if is_nf4(model) and not is_adapter_model(model):
+        raise ConfigError(
+            f"the {type(model).__name__} was loaded in 4 bits, which cannot be trained themselves. Give it an adapter: "
+            "model = add_lora(model), or peft_config=… for the trainer"
+        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(
             f"the {type(model).__name__} has no trainable parameter: requires_grad is False everywhere. Was it frozen, "
             "or loaded for inference only? model.requires_grad_(True) makes all of it trainable"
         )
+
+
+def check_policy(model: Any, token_ids: Sequence[int]) -> None:
+    """Compare, on a few tokens, our log-probabilities with the model's own logits.
+
+    Raises:
+        ConfigError: they differ: something is between head and logits that is not known here.
+    """
+    import torch
+
+    from rlkit.logprobs import check_head
+
+    check_head(model, torch.tensor([list(token_ids)], device=model.device))

@@ -20,30 +20,29 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-import torch
-
+from rlkit.adapters import adapter_summary, add_lora
 from rlkit.config import GRPOConfig
-from rlkit.engines import Engine, Sampling, SyncReport, make_engine
-from rlkit.engines.canary import SyncGuard, canary_sequences
-from rlkit.engines.make import EngineWarning, check_engine
-from rlkit.errors import SyncError, TrainingError
+from rlkit.engines import Engine, Sampling, SyncReport
+from rlkit.engines.canary import SyncGuard
+from rlkit.engines.make import check_engine
+from rlkit.errors import TrainingError
 from rlkit.interrupts import interrupts_held
-from rlkit.logprobs import check_head
 from rlkit.objectives import Advantages, group_advantages
-from rlkit.rollout import (
-    Evaluation,
-    Metrics,
-    Rewards,
-    Rollout,
-    Row,
-    build_batch,
-    tokenize_prompts,
-)
-from rlkit.trainers.callbacks import Callback
-from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_settings
+from rlkit.quantised import is_nf4
+from rlkit.rollout import Evaluation, Metrics, Rewards, Rollout, Row, build_batch
+from rlkit.trainers.callbacks import Callback, StopAtAccuracy
+from rlkit.trainers.checkpoints import Checkpoint
+from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_policy, check_settings
 from rlkit.trainers.data import PromptOrder, check_dataset, check_lengths
+from rlkit.trainers.dynamic_sampling import Refilled, replace_dead_groups
+from rlkit.trainers.evaluation import judge_policy
+from rlkit.trainers.generation import PolicyEngine, canary_tokens
 from rlkit.trainers.loop import TrainingLoop
+from rlkit.trainers.nonfinite import NonfiniteGradients
+from rlkit.trainers.probe import ProbeReport, ProbeWarning, probe_length, probe_report
 from rlkit.trainers.record import TokenStrings, reward_values, sample_rows
+from rlkit.trainers.reference import reference_policy
+from rlkit.trainers.resume import model_fingerprint, rows_fingerprint
 from rlkit.trainers.scoring import (
     RewardFunction,
     check_columns,
@@ -51,9 +50,7 @@ from rlkit.trainers.scoring import (
     probe_reward_functions,
     score_rollout,
 )
-from rlkit.trainers.update import PolicyUpdate, frozen_copy
-
-_MAX_SKIPPED = 3  # non-finite gradients in a row that end a run
+from rlkit.trainers.update import PolicyUpdate
 
 
 class GRPOTrainer(TrainingLoop):
@@ -70,6 +67,8 @@ class GRPOTrainer(TrainingLoop):
         verifier: ``verifier(completion, **columns) -> bool``, for accuracy; default: that of the first
             reward function that carries one.
         engine: a ready engine instead of the one that ``args`` asks for.
+        peft_config: a ``peft.LoraConfig``: train a fresh adapter on ``model``, which stays as it is. ``add_lora`` and
+            ``load_model`` make adapters too.
 
     Raises:
         ConfigError, RewardError: bad settings, data or reward functions, before the engine starts.
@@ -90,6 +89,7 @@ class GRPOTrainer(TrainingLoop):
         eval_dataset: Any = None,
         processing_class: Any = None,
         callbacks: Sequence[Callback] = (),
+        peft_config: Any = None,
         *,
         verifier: Callable[..., bool] | None = None,
         engine: Engine | None = None,
@@ -119,9 +119,13 @@ class GRPOTrainer(TrainingLoop):
 
             model, tokenizer = load_model(model)
             processing_class = processing_class or tokenizer
+        if peft_config is not None:
+            model = add_lora(model, peft_config=peft_config, seed=args.seed)
         check_model(model)
         self.model = model.eval()  # no dropout: the policy that samples is the policy that is trained
         self.processing_class = processing_class
+        if args.target_accuracy is not None:
+            callbacks = [*callbacks, StopAtAccuracy(args.target_accuracy)]
         super().__init__(args, args.total_steps(len(self.train_rows)), callbacks)
         self.args: GRPOConfig = args
 
@@ -133,42 +137,58 @@ class GRPOTrainer(TrainingLoop):
             for rows, name in ((self.train_rows, "train_dataset"), (self.eval_rows, "eval_dataset"))
             if rows
         ]
-        self._canary = self._canary_tokens(context)
-        check_head(model, torch.tensor(self._canary[-1:], device=model.device))
+        canary = canary_tokens(processing_class, model, self.train_rows[0], context)
+        check_policy(model, canary[-1])
         self._order = PromptOrder(len(self.train_rows), args.seed, args.shuffle_dataset)
         self._rollouts = 0
-        self._skipped = 0
+        self._nonfinite = NonfiniteGradients()
         self._token_strings = TokenStrings(processing_class)
-        reference = frozen_copy(model) if args.beta > 0 else None  # before the engine shares the memory
-        needed = max(longest) + args.max_completion_length  # tokens
-        canary = max(len(ids) for ids in self._canary) + 1
-        self._stale = False  # the weights have moved and the engine has not been seen to follow
-        self.engine = engine or self._make_engine(max(needed, canary))
-        self.guard = self._make_guard(own_engine=engine is None)
+        self._base = model_fingerprint(model, args.beta > 0)
+        reference = reference_policy(model) if args.beta > 0 else None  # before the engine shares the memory
+        room = None if context is None else context - max(longest)
+        self._probe_length = probe_length(args.max_completion_length, room)
+        needed = max(longest) + (self._probe_length if args.probe_prompts else args.max_completion_length)
+        most = max(needed, max(len(ids) for ids in canary) + 1)
+        self.generation = PolicyEngine(model, processing_class, args, canary, most, engine)
         self.policy = PolicyUpdate(model, args, self.total_steps, reference)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that samples."""
+        return self.generation.engine
+
+    @property
+    def guard(self) -> SyncGuard:
+        """The canary."""
+        return self.generation.guard
 
     # -- the five parts of a step ---------------------------------------------------------------------
 
     def rollout(self, rows: Sequence[Row] | None = None) -> Rollout:
         """Sample G completions for each of the next P training rows, or of ``rows``."""
+        self.control.check_free("rollout()")
         if rows is None:
             assert self.args.prompts_per_step is not None
-            rows = [self.train_rows[i] for i in self._order.take(self.args.prompts_per_step)]
+            rows = self._next_rows(self.args.prompts_per_step)
         self._rollouts += 1
-        sampling = Sampling(
-            n=self.args.num_generations,
-            max_tokens=self.args.max_completion_length,
-            temperature=self.args.temperature,
-            seed=self._seed(self._rollouts),
-            top_logprobs=self.args.top_logprobs,
-        )
-        return self._sample(rows, sampling, self.step_index + 1)
+        with self.ledger.phase("rollout"):
+            return self.generation.sample(rows, self._sampling(self._rollouts), self.step_index + 1)
 
     def score(self, rollout: Rollout) -> Rewards:
         """Let every reward function judge every completion."""
-        return score_rollout(
-            rollout, self.reward_funcs, self.reward_names, self.reward_weights, self.verifier
-        )
+        with self.ledger.phase("score"):
+            return score_rollout(
+                rollout, self.reward_funcs, self.reward_names, self.reward_weights, self.verifier
+            )
+
+    def refill(self, rollout: Rollout, rewards: Rewards) -> Refilled:
+        """Replace groups without reward spread by groups of the next prompts (dynamic sampling)."""
+
+        def more(prompts: int) -> tuple[Rollout, Rewards]:
+            extra = self.rollout(self._next_rows(prompts))
+            return extra, self.score(extra)
+
+        return replace_dead_groups(rollout, rewards, more, self.args.dynamic_sampling_tries)
 
     def advantages(self, rewards: Rewards) -> Advantages:
         """How much better than its group each completion did: [P, G]."""
@@ -191,21 +211,18 @@ class GRPOTrainer(TrainingLoop):
                 "its log-probabilities are those of an older policy. Call trainer.rollout() again; to train several "
                 "times on one rollout set num_iterations"
             )
+        self.control.check_free("update()")
         start = time.perf_counter()
-        self._stale = True
-        batch = build_batch(rollout, self.processing_class.pad_token_id, self.model.device)
-        values, tokens = self.policy.update(batch, advantages.values.flatten())
-        if values["skipped"]:
-            kept = {"rollout": rollout, "advantages": advantages, "batch": batch, "tokens": tokens}
-            self._keep_batch(kept, values["updates"])
-        self._skipped = self._skipped + 1 if values["skipped"] else 0
+        self.generation.stale = True
+        with self.ledger.phase("update"):
+            batch = build_batch(rollout, self.processing_class.pad_token_id, self.model.device)
+            values, tokens = self.policy.update(batch, advantages.values.flatten())
+        step, skipped = self.step_index + 1, values["skipped"]
+        kept = {"rollout": rollout, "advantages": advantages, "batch": batch, "tokens": tokens}
+        if skipped or self._nonfinite.count:
+            self._nonfinite.saw(skipped, step, self.run, kept, values["updates"])
+            self._nonfinite.check(step, self.run, self.args.learning_rate)
         values["seconds/update"] = time.perf_counter() - start
-        if self._skipped >= _MAX_SKIPPED:
-            raise TrainingError(
-                f"{_MAX_SKIPPED} non-finite gradients in a row, last at step {self.step_index + 1}. All steps and the "
-                f"batches are in {self.run.directory}. Likely causes: a learning rate that is too high "
-                f"({self.args.learning_rate:g} now), float16 without loss scaling, or a broken checkpoint"
-            )
         self.step_index += 1
         return Metrics(self.step_index, values, tokens)
 
@@ -215,10 +232,14 @@ class GRPOTrainer(TrainingLoop):
         Raises:
             SyncError: engine and trainer disagree by more than ``sync_tolerance``.
         """
-        report = self.guard.check(self.engine.sync(self.model))
-        if self.step_index and self.step_index % self.args.sync_check_steps == 0:
-            self._prove()
-        self._stale = False
+        self.control.check_free("sync()")
+        with self.ledger.phase("sync"):
+            report = self.generation.sync()
+            if self.step_index and self.step_index % self.args.sync_check_steps == 0:
+                proof = self.generation.prove()
+                if proof is not None:
+                    line = {"event": "sync_check", "step": self.step_index}
+                    self.run.write_metrics({**line, "gap": proof.gap, "moved": proof.moved})
         return report
 
     # -- whole steps ----------------------------------------------------------------------------------
@@ -228,8 +249,15 @@ class GRPOTrainer(TrainingLoop):
         start = time.perf_counter()
         rollout = self.rollout()
         rewards = self.score(rollout)
+        drawn: dict[str, Any] = {}
+        if self.args.dynamic_sampling_tries:
+            refilled = self.refill(rollout, rewards)
+            rollout, rewards = refilled.rollout, refilled.rewards
+            everything = refilled.drawn_rollout, refilled.drawn_rewards
+            drawn = {**reward_values(*everything, self.advantages(everything[1])), **refilled.values()}
         advantages = self.advantages(rewards)
         metrics = self.update(rollout, advantages)
+        metrics.values |= drawn
         with interrupts_held():  # weights that have moved are synchronised and written down
             report = self.sync()
             metrics.values["seconds/step"] = time.perf_counter() - start
@@ -258,8 +286,9 @@ class GRPOTrainer(TrainingLoop):
             **reward_values(rollout, rewards, advantages),
             "seconds/step": parts,  # the clock's, where the step was one call
             **known,
+            **{name: value for name, value in self.ledger.take().items() if name.startswith("memory/")},
         }
-        self.tokens_sampled += rollout.num_tokens
+        self.tokens_sampled += metrics.values["tokens"]
         self.train_seconds += metrics.values["seconds/step"]
         if self.args.save_samples:
             rows = sample_rows(rollout, rewards, self._token_strings, advantages, metrics.tokens)
@@ -270,35 +299,62 @@ class GRPOTrainer(TrainingLoop):
         """Held-out results on ``eval_dataset``: one greedy answer and ``num_generations_eval`` sampled ones each."""
         if not self.eval_rows:
             return None
+        sampled = dataclasses.replace(self._sampling(0), n=self.args.num_generations_eval)
+        with self.ledger.phase("eval"):
+            return judge_policy(self.eval_rows, sampled, self._sample, self.score, self._token_strings)
+
+    def probe(self, prompts: int | None = None) -> ProbeReport:
+        """Sample a group for each of the first ``prompts`` training rows; see ``print(trainer.probe())``.
+
+        Nothing is trained, and the samples of training stay the same. Default: ``probe_prompts``.
+        """
         start = time.perf_counter()
-        # The same seed each time: before and after differ by the model, not by the draw.
-        sampled = Sampling(
-            n=self.args.num_generations_eval,
-            max_tokens=self.args.max_completion_length,
-            temperature=self.args.temperature,
-            seed=self._seed(0),
-            top_logprobs=self.args.top_logprobs,
-        )
-        greedy = Sampling(
-            n=1, max_tokens=sampled.max_tokens, temperature=0.0, top_logprobs=sampled.top_logprobs
-        )
-        rollouts = [self._sample(self.eval_rows, sampling, self.step_index) for sampling in (greedy, sampled)]
-        rewards = [self.score(rollout) for rollout in rollouts]
-        rows = [
-            sample_rows(rollout, reward, self._token_strings)
-            for rollout, reward in zip(rollouts, rewards, strict=True)
-        ]
-        return Evaluation(
-            step=self.step_index,
-            n=len(self.eval_rows),
-            accuracy_greedy=rewards[0].accuracy,
-            accuracy_sampled=rewards[1].accuracy,
-            reward_greedy=float(rewards[0].total.mean()),
-            reward_sampled=float(rewards[1].total.mean()),
-            seconds=time.perf_counter() - start,
-            rows_greedy=rows[0],
-            rows_sampled=rows[1],
-        )
+        rows = self.train_rows[: prompts or self.args.probe_prompts or 8]
+        limit = self._probe_length if self.args.probe_prompts else self.args.max_completion_length
+        sampling = dataclasses.replace(self._sampling(-1), max_tokens=limit, top_logprobs=0)
+        with self.ledger.phase("rollout"):
+            rollout = self._sample(rows, sampling)
+        rewards, seconds = self.score(rollout), time.perf_counter() - start
+        return probe_report(rollout, rewards, self.args.max_completion_length, limit, seconds)
+
+    def prepare(self) -> None:
+        """Probe, and warn of what will keep the model from learning."""
+        if not self.args.probe_prompts:
+            return
+        report = self.probe()
+        self.run.note(f"probe: {report}")
+        for text in report.warnings():
+            self.run.note(text)
+            warnings.warn(text, ProbeWarning, stacklevel=6)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {
+            "optimizer": self.policy.optimizer.state_dict(),
+            "position": self._order.position,
+            "rollouts": self._rollouts,
+            "skipped": self._nonfinite.count,
+        }
+        return {**super().state_dict(), **state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.policy.optimizer.load_state_dict(state["optimizer"])
+        self._order.position = state["position"]
+        self._rollouts, self._nonfinite.count = state["rollouts"], state["skipped"]
+
+    def after_loading(self, checkpoint: Checkpoint) -> None:
+        super().after_loading(checkpoint)
+        self.generation.stale = True
+        self.sync()
+
+    def what_must_match(self) -> dict[str, Any]:
+        return {
+            **super().what_must_match(),
+            "base model": self._base,
+            "train_dataset": rows_fingerprint(self.train_rows),
+            "reward_funcs": self.reward_names,
+            "engine": self.engine.name,
+        }
 
     def describe(self) -> dict[str, Any]:
         from rlkit.environment import device_name, versions
@@ -307,14 +363,19 @@ class GRPOTrainer(TrainingLoop):
             "algorithm": "GRPO",
             "model": self.model.name_or_path,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "load_in_4bit": is_nf4(self.model),
+            "trained_parameters": sum(parameter.numel() for parameter in self.policy.optimizer.parameters),
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "lora": adapter_summary(self.model),
             "train_rows": len(self.train_rows),
             "eval_rows": len(self.eval_rows),
             "rewards": dict(zip(self.reward_names, self.reward_weights, strict=True)),
             "engine": self.engine.name,
             "weight_sync": self.weight_sync,
             "weight_sync_reason": self.engine.weight_sync_reason,
-            "sync_check": {"gap": self._proof.gap, "moved": self._proof.moved} if self._proof else None,
+            "sync_check": {"gap": proof.gap, "moved": proof.moved}
+            if (proof := self.generation.proof)
+            else None,
             "schedule": self.args.schedule(len(self.train_rows)),
             "grpo": self.args.to_dict(),
             "seed": self.args.seed,
@@ -356,81 +417,22 @@ class GRPOTrainer(TrainingLoop):
 
     # -- inside ---------------------------------------------------------------------------------------
 
-    def _sample(self, rows: Sequence[Row], sampling: Sampling, step: int) -> Rollout:
-        if (
-            self._stale
-        ):  # a forgotten or interrupted sync: never sample from weights that are not the trained ones
-            self.sync()
-        start = time.perf_counter()
-        prompts = [row["prompt"] for row in rows]
-        texts, ids = tokenize_prompts(self.processing_class, prompts)
-        completions = self.engine.generate(ids, sampling)
-        return Rollout(
-            step, list(rows), prompts, texts, ids, completions, sampling.n, time.perf_counter() - start
+    def _sample(self, rows: Sequence[Row], sampling: Sampling) -> Rollout:
+        """Completions that are not trained on."""
+        return self.generation.sample(rows, sampling, self.step_index)
+
+    def _next_rows(self, count: int) -> list[Row]:
+        return [self.train_rows[i] for i in self._order.take(count)]
+
+    def _sampling(self, rollout: int) -> Sampling:
+        """How training samples; ``rollout`` numbers the draws."""
+        return Sampling(
+            n=self.args.num_generations,
+            max_tokens=self.args.max_completion_length,
+            temperature=self.args.temperature,
+            seed=self._seed(rollout),
+            top_logprobs=self.args.top_logprobs,
         )
-
-    def _keep_batch(self, kept: dict[str, Any], applied: int) -> None:
-        """Save what led to a non-finite gradient for inspection, and say so."""
-        step = self.step_index + 1
-        folder = self.run.directory / "nonfinite"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"step_{step:06d}.pt"
-        torch.save(kept, path)
-        which = f"update {applied + 1} of {self.args.num_iterations}" if applied else "the update"
-        message = f"step {step}: the gradient is not finite; {which} is skipped, its batch is in {path}"
-        self.run.note(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-    @property
-    def _engine_wanted(self) -> bool | None:
-        """What the settings ask for, or else what ``load_model`` was told."""
-        asked = self.args.fast_inference
-        return asked if asked is not None else getattr(self.model, "rlkit_fast_inference", None)
-
-    def _make_engine(self, max_model_len: int) -> Engine:
-        return make_engine(
-            self.model,
-            self.processing_class,
-            fast_inference=self._engine_wanted,
-            max_model_len=max_model_len,
-            weight_sync=self.args.weight_sync,
-            gpu_memory_utilization=self.args.gpu_memory_utilization,
-        )
-
-    def _make_guard(self, own_engine: bool) -> SyncGuard:
-        """Set the canary up and prove, before the first step, that weights reach the engine."""
-        self._proof: SyncReport | None = None
-        guard = SyncGuard(self.engine, self.model, self._canary, self.args.sync_tolerance)
-        try:
-            guard.check(self.engine.sync(self.model))
-            if self.weight_sync != "same module":
-                self._proof = guard.prove()
-            return guard
-        except SyncError as error:
-            if not own_engine:
-                raise
-            self.engine.close()
-            if self._engine_wanted:
-                raise
-            text = f"generating with transformers instead of vLLM: {error}"
-            warnings.warn(text, EngineWarning, stacklevel=3)
-        self.engine = make_engine(self.model, self.processing_class, fast_inference=False, max_model_len=0)
-        return SyncGuard(self.engine, self.model, self._canary, self.args.sync_tolerance)
-
-    def _prove(self) -> None:
-        """The perturbation check, written to the run."""
-        if self.weight_sync == "same module":
-            return
-        proof = self.guard.prove()
-        self.run.write_metrics(
-            {"event": "sync_check", "step": self.step_index, "gap": proof.gap, "moved": proof.moved}
-        )
-
-    def _canary_tokens(self, context: int | None) -> list[list[int]]:
-        """Fixed tokens to compare engine and trainer on, short enough for the model and one generated token."""
-        _, ids = tokenize_prompts(self.processing_class, [self.train_rows[0]["prompt"]])
-        length = min(16, (context or 17) - 1)
-        return canary_sequences(ids[0], self.model.get_input_embeddings().num_embeddings, length=length)
 
     def _seed(self, rollout: int) -> int:
         """A seed for one rollout's samples, far from those of other rollouts and other runs."""

@@ -1,7 +1,8 @@
-"""The loop that all trainers share: steps, evaluations, callbacks, a progress bar, and a clean end.
+"""The loop that all trainers share: steps, evaluations, checkpoints, callbacks, and a clean end.
 
 ``trainer.train()`` only loops over ``trainer.step()``. However it ends (finished, Ctrl-C or the notebook's
-stop button, an error) everything up to the last whole step is on disk, with a summary that says why.
+stop button, an error, a power cut) everything up to the last whole step is on disk; ``train(resume=True)`` goes on
+from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -9,61 +10,71 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from rlkit.config import TrainingSettings
 from rlkit.environment import device_name, versions
-from rlkit.models import quiet_transformers
+from rlkit.errors import TrainingError
+from rlkit.export import save_model
+from rlkit.memory import MemoryLedger
 from rlkit.rollout import Evaluation, Metrics
 from rlkit.runs import RunWriter, diagnose
+from rlkit.trainers import resume
 from rlkit.trainers.callbacks import Callback
-from rlkit.trainers.record import eval_values
+from rlkit.trainers.checkpoints import Checkpoint, write_checkpoint
+from rlkit.trainers.control import TrainerControl
+from rlkit.trainers.progress import progress
+from rlkit.trainers.reporters import make_reporters
 
 _DIAGNOSED_EVERY = 10  # steps
 
 
-class LoopSettings(Protocol):
-    """What the loop needs of a trainer's settings."""
-
-    output_dir: str
-    seed: int
-    eval_steps: int | None
-    save_model: bool
-    disable_tqdm: bool
-
-
 class TrainingLoop:
-    """Base class of the trainers; a subclass has ``step``, ``judge`` and ``describe``."""
+    """Base class of the trainers; a subclass has ``step``, ``judge`` and ``describe``.
+
+    Attributes:
+        control: pause, step and stop, from any thread.
+        step_index: steps done.
+        evaluations: held-out results so far.
+    """
 
     model: Any
     processing_class: Any
+    evaluation_type: type = Evaluation
 
-    def __init__(self, args: LoopSettings, total_steps: int, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, args: TrainingSettings, total_steps: int, callbacks: Sequence[Callback]) -> None:
         self.args: Any = args
         self.total_steps = total_steps
-        self.callbacks = list(callbacks)
+        self.reporters = make_reporters(args.report_to, Path(args.output_dir))
+        self.callbacks = [*callbacks, *self.reporters]
+        self.control = TrainerControl()
+        self.ledger = MemoryLedger(self.model.device)
         self.step_index = 0
         self.train_seconds = 0.0
         self.tokens_sampled = 0
-        self.evaluations: list[Evaluation] = []
+        self.evaluations: list[Any] = []
         self._writer: RunWriter | None = None
-        self._stop_reason: str | None = None
-        self._history: list[dict[str, Any]] = []  # this process's step lines, for the diagnoses
+        self._history: list[dict[str, Any]] = []  # the step lines, for the diagnoses
         self._said: set[str] = set()
+
+    # -- what a subclass says -------------------------------------------------------------------------
 
     def step(self) -> Metrics:
         """One whole step; writes it to the run directory."""
         raise NotImplementedError
 
-    def judge(self) -> Evaluation | None:
+    def judge(self) -> Any:
         """Held-out results of the present weights; None where there is no held-out data."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """What the run directory's ``config.json`` says of this run."""
         raise NotImplementedError
+
+    def prepare(self) -> None:
+        """What is done once, before the first step of a run."""
 
     def outcome(self) -> dict[str, Any]:
         """What the trainer adds to the summary."""
@@ -72,6 +83,24 @@ class TrainingLoop:
     def announcement(self) -> str:
         """What ``train`` says before it starts."""
         return f"{self.total_steps - self.step_index} steps"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the weights; a subclass adds its own."""
+        return resume.loop_state(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        resume.load_loop_state(self, state)
+
+    def what_must_match(self) -> dict[str, Any]:
+        """What a run that is resumed must have in common with its beginning; names and plain values."""
+        return {
+            **resume.settings_that_matter(self.args),
+            "versions": versions(),
+            "device": device_name(str(self.model.device)),
+        }
+
+    # -- the run --------------------------------------------------------------------------------------
 
     @property
     def run(self) -> RunWriter:
@@ -86,37 +115,65 @@ class TrainingLoop:
 
     def stop(self, reason: str = "stopped by the program") -> None:
         """End training after the step that is running."""
-        self._stop_reason = reason
+        self.control.stop(reason)
 
-    def train(self) -> dict[str, Any]:
+    def train(self, *, resume: bool = False, background: bool = False) -> Any:
         """Run to ``total_steps`` (on from where it stopped) and return the summary.
 
         Ctrl-C, or the notebook's stop button, ends training after the running step; a second one ends it at
-        once. Either way the model and all whole steps are written.
+        once. Either way all whole steps are written, and the first way leaves a checkpoint.
+
+        Args:
+            resume: go on with the run in ``output_dir``, from its newest checkpoint, exactly as if it had not been
+                interrupted; from its beginning where it has none yet.
+            background: train in a thread and return the ``TrainerControl`` at once, so that a notebook stays
+                usable; ``trainer.control.wait()`` returns the summary.
+
+        Raises:
+            ConfigError: the run in ``output_dir`` cannot be resumed with this model, data or these settings.
+            TrainingError: training is under way already.
         """
-        self._stop_reason = None
-        status = "finished"
+        if self.control.alive:
+            raise TrainingError(
+                "training is under way already, in the background. trainer.control has pause(), step(), stop() and "
+                "wait(); to change settings stop it and make a new trainer"
+            )
+        if resume:
+            self._resume()
+        if background:
+            self.control.in_background(self._train)
+            return self.control
+        return self._train()
+
+    def _resume(self) -> None:
+        if self._writer is None:  # otherwise this trainer goes on by itself
+            resume.resume(self)
+
+    def _train(self) -> dict[str, Any]:
+        self.control.begin()
+        ended, summary = "failed", None
+        try:
+            summary = self._whole_training()
+            ended = "finished" if summary["status"] == "finished" else "stopped"
+            return summary
+        finally:
+            for reporter in self.reporters:
+                reporter.close()
+            self.control.end(ended, summary)
+
+    def _whole_training(self) -> dict[str, Any]:
         (self.run.directory / "summary.json").unlink(missing_ok=True)  # a run that goes on is not finished
         if not self.args.disable_tqdm:
             print(self.announcement(), flush=True)
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
-            with self._stoppable(), self._progress() as bar:
+            with self._stoppable():
                 if not self.evaluations:
+                    if not self.step_index:
+                        self.prepare()
                     self.evaluate()
-                while self.step_index < self.total_steps and self._stop_reason is None:
-                    metrics = self.step()
-                    self._advance(bar, metrics)
-                    for callback in self.callbacks:
-                        callback.on_step_end(self, metrics)
-                    every = self.args.eval_steps
-                    if every and self.step_index % every == 0 and self.step_index < self.total_steps:
-                        self.evaluate()
-                if self._stop_reason is not None:
-                    status = f"stopped: {self._stop_reason}"
-                elif not self.evaluations or self.evaluations[-1].step != self.step_index:
-                    self.evaluate()
+                status = self._steps()
         except KeyboardInterrupt:
             status = "stopped: interrupted by hand, in the middle of a step"
         except Exception as error:
@@ -129,23 +186,65 @@ class TrainingLoop:
             callback.on_train_end(self, summary)
         return summary
 
-    def evaluate(self) -> Evaluation | None:
+    def _steps(self) -> str:
+        """Step after step; returns the summary's status."""
+        disable, every = self.args.disable_tqdm, self.args.eval_steps
+        with progress(self.total_steps, self.step_index, disable) as bar:
+            while self.step_index < self.total_steps and self.control.may_go_on():
+                metrics = self.step()
+                bar.update(metrics.values)
+                self._diagnose(bar, metrics)
+                for callback in self.callbacks:
+                    callback.on_step_end(self, metrics)
+                if every and self.step_index % every == 0 and self.step_index < self.total_steps:
+                    self.evaluate()
+                if self.args.save_steps and self.step_index % self.args.save_steps == 0:
+                    self.save_checkpoint()
+        if self.step_index < self.total_steps:
+            if self.step_index and self._checkpointed != self.step_index:
+                self.save_checkpoint()
+            return f"stopped: {self.control.stop_reason}"
+        if not self.evaluations or self.evaluations[-1].step != self.step_index:
+            self.evaluate()
+        return "finished"
+
+    def evaluate(self) -> Any:
         """Judge the model on the held-out data and write the result to the run directory."""
+        self.control.check_free("evaluate()")
         evaluation = self.judge()
         if evaluation is None:
             return None
         self.evaluations.append(evaluation)
-        self.run.write_eval(evaluation.step, "greedy", evaluation.rows_greedy)
-        self.run.write_eval(evaluation.step, "sampled", evaluation.rows_sampled)
-        self.run.write_metrics(eval_values(evaluation))
+        for kind, rows in evaluation.tables().items():
+            self.run.write_eval(evaluation.step, kind, rows)
+        self.run.write_metrics({"event": "eval", "step": evaluation.step, **evaluation.values()})
         for callback in self.callbacks:
             callback.on_evaluate(self, evaluation)
         return evaluation
 
+    _checkpointed = -1  # the step of the newest checkpoint
+
+    def save_checkpoint(self) -> Path:
+        """Write what ``train(resume=True)`` needs to ``<run>/checkpoints``; whole or not at all."""
+        self.control.check_free("save_checkpoint()")
+        path = write_checkpoint(
+            self.run.directory,
+            self.step_index,
+            model=self.model,
+            tokenizer=self.processing_class,
+            state={**self.state_dict(), "must_match": self.what_must_match()},
+            keep=self.args.save_total_limit,
+            position=self.run.position,
+        )
+        self._checkpointed = self.step_index
+        return path
+
+    def after_loading(self, checkpoint: Checkpoint) -> None:
+        """What must follow once a checkpoint's weights are in the model."""
+        self._checkpointed = checkpoint.step
+
     def _finish(self, status: str, save_model: bool) -> dict[str, Any]:
         """Write the model and the summary, and return the summary."""
-        if save_model and self.step_index:
-            self.save_model()
         summary = {
             "status": status,
             "steps": self.step_index,
@@ -160,11 +259,12 @@ class TrainingLoop:
             first, last = self.evaluations[0], self.evaluations[-1]
             after = last if last.step == self.step_index else None  # an interrupted run was not judged again
             before = first if first.step == 0 else None  # steps by hand came before the first evaluation
-            for name in ("accuracy_greedy", "accuracy_sampled", "reward_greedy", "reward_sampled"):
-                short = name.removesuffix("_greedy")
-                summary[f"{short}_before"] = getattr(before, name, None)
-                summary[f"{short}_after"] = getattr(after, name, None)
+            for name in first.outcome():
+                summary[f"{name}_before"] = before.outcome()[name] if before else None
+                summary[f"{name}_after"] = after.outcome()[name] if after else None
             summary["eval_n"] = first.n
+        if save_model and self.step_index:
+            self.save_model(about=summary)
         self.run.write_summary(summary)
         return summary
 
@@ -174,15 +274,16 @@ class TrainingLoop:
 
         return write_report(self.run_dir)
 
-    def save_model(self, path: str | Path | None = None) -> Path:
-        """Write model and tokenizer in the form that ``load_model`` and transformers read; whole or not at all."""
+    def save_model(self, path: str | Path | None = None, about: dict[str, Any] | None = None) -> Path:
+        """Write model (or adapter), tokenizer and model card; whole or not at all.
+
+        ``load_model``, transformers and, for an adapter, peft and vLLM read the folder. Default: ``<run>/model``.
+        """
+        self.control.check_free("save_model()")
         target = Path(path) if path is not None else self.run_dir / "model"
-        partial = target.with_name(target.name + ".partial")
-        with quiet_transformers():
-            self.model.save_pretrained(partial)
-        self.processing_class.save_pretrained(partial)
-        _replace_folder(partial, target)
-        return target
+        return save_model(self.model, self.processing_class, target, {**self.describe(), **(about or {})})
+
+    # -- inside ---------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
@@ -192,7 +293,7 @@ class TrainingLoop:
             return
 
         def on_interrupt(signum: int, frame: Any) -> None:
-            if self._stop_reason is not None:
+            if self.control.stop_reason is not None:
                 raise KeyboardInterrupt
             self.stop("interrupted by hand")
             print("\nfinishing this step; interrupt again to stop at once", flush=True)
@@ -203,35 +304,11 @@ class TrainingLoop:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    @contextlib.contextmanager
-    def _progress(self) -> Iterator[Any]:
-        from tqdm.auto import tqdm
-
-        with tqdm(
-            total=self.total_steps, initial=self.step_index, disable=self.args.disable_tqdm, unit="step"
-        ) as bar:
-            yield bar
-
-    def _advance(self, bar: Any, metrics: Metrics) -> None:
-        """Move the bar on, and every ten steps say once what has gone wrong."""
+    def _diagnose(self, bar: Any, metrics: Metrics) -> None:
+        """Every ten steps say once what has gone wrong."""
         self._history.append(metrics.values)
         if self.step_index % _DIAGNOSED_EVERY == 0 and not self.args.disable_tqdm:
             for diagnosis in diagnose(self._history, self.describe()):
                 if diagnosis.severity != "info" and diagnosis.code not in self._said:
                     self._said.add(diagnosis.code)
                     bar.write(str(diagnosis))
-        shown = {"reward": metrics.values.get("reward"), "accuracy": metrics.values.get("accuracy")}
-        texts = {name: f"{value:.2f}" for name, value in shown.items() if value is not None}
-        bar.set_postfix(texts, refresh=False)  # update() draws, at tqdm's own pace
-        bar.update(1)
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Put ``new`` in ``target``'s place; the old folder is there until the new one is."""
-    import shutil
-
-    old = target.with_name(f"{target.name}.{time.time_ns()}.old")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

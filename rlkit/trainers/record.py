@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from rlkit.rollout import Evaluation, Rewards, Rollout, Row, TokenRecord
+from rlkit.rollout import Rewards, Rollout, Row, TokenRecord
 
 if TYPE_CHECKING:
     from rlkit.objectives import Advantages
@@ -61,10 +61,9 @@ def sample_rows(
             value = float(rewards.per_function[p, g, f])
             row[f"reward/{name}"] = None if math.isnan(value) else value
         if tokens is not None:
-            for name in ("logp_old", "logp_new", "logp_ref", "ratio", "entropy"):
+            for name in ("logp_old", "logp_new", "logp_ref", "ratio", "entropy", "is_weight"):
                 values = getattr(tokens, name)
                 row[name] = None if values is None else values[i, :length].tolist()
-            row["is_weight"] = [1.0] * length  # no correction for an engine/trainer mismatch is applied
         rows.append(row)
     return rows
 
@@ -89,17 +88,3 @@ def reward_values(rollout: Rollout, rewards: Rewards, advantages: Advantages) ->
         values[f"rewards/{name}"] = float(column.nanmean())
         values[f"unscored/{name}"] = float(column.isnan().double().mean())
     return values
-
-
-def eval_values(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as its line in ``metrics.jsonl``."""
-    return {
-        "event": "eval",
-        "step": evaluation.step,
-        "n": evaluation.n,
-        "accuracy_greedy": evaluation.accuracy_greedy,
-        "accuracy_sampled": evaluation.accuracy_sampled,
-        "reward_greedy": evaluation.reward_greedy,
-        "reward_sampled": evaluation.reward_sampled,
-        "seconds/eval": evaluation.seconds,
-    }

@@ -1,22 +1,42 @@
 """The update: from a batch and its advantages to changed weights.
 
 For each micro-batch: log-probabilities under the present weights, the policy loss, its gradient. Then one
-clipped optimizer step for the whole batch. The counts that normalise the loss are those of the whole batch,
+clipped optimizer step for all of them. The counts that normalise the loss are those of the whole optimizer batch,
 so how it is split changes memory and speed, never the gradient.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 
 from rlkit.config import GRPOConfig
-from rlkit.interrupts import interrupts_held
 from rlkit.logprobs import completion_logprobs
-from rlkit.objectives import LossTotals, apply_truncation_mask, policy_loss
-from rlkit.rollout import Batch, TokenRecord
+from rlkit.objectives import (
+    LossTotals,
+    apply_truncation_mask,
+    mismatch_statistics,
+    mismatch_weight,
+    policy_loss,
+)
+from rlkit.rollout import Batch, TokenRecord, unpack
+from rlkit.trainers.checkpointing import gradient_checkpointing
+from rlkit.trainers.micro_batches import micro_batches, token_budget
+from rlkit.trainers.optimizer import Optimizer
+
+_SUMMED = ("loss", "kl", "clip_low", "clip_high", "clip_delta")
+
+
+class Given(NamedTuple):
+    """What one pass over the batch needs and does not change."""
+
+    mask: torch.Tensor  # [N, T] the tokens that are trained on
+    advantages: torch.Tensor  # [N]
+    logp_old: torch.Tensor | None  # [N, T]; None: this very policy, so every ratio is 1
+    logp_ref: torch.Tensor | None  # [N, T]
 
 
 class PolicyUpdate:
@@ -26,162 +46,209 @@ class PolicyUpdate:
         model: the policy π_θ.
         args: the settings of loss and optimizer.
         total_steps: GRPO steps of the whole run, for the learning-rate schedule.
-        reference: π_ref for the KL term; None without one.
+        reference: ``with reference() as model:`` gives π_ref for the KL term; None without one.
     """
 
-    def __init__(self, model: Any, args: GRPOConfig, total_steps: int, reference: Any = None) -> None:
-        from transformers import get_scheduler
-
+    def __init__(
+        self,
+        model: Any,
+        args: GRPOConfig,
+        total_steps: int,
+        reference: Callable[[], AbstractContextManager[Any]] | None = None,
+    ) -> None:
         self.model: Any = model
         self.args = args
-        self.reference: Any = reference
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=args.learning_rate,
-            betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_epsilon,
-            weight_decay=args.weight_decay,
-            fused=True,
-        )
-        self.lr_scheduler = get_scheduler(
-            args.lr_scheduler_type,
-            self.optimizer,
-            num_warmup_steps=args.warmup_steps * args.num_iterations,
-            num_training_steps=total_steps * args.num_iterations,
-        )
+        self.reference = reference
+        self.optimizer = Optimizer(model, args, total_steps, args.num_iterations * args.steps_per_generation)
+        self.recomputing = gradient_checkpointing(model, args.gradient_checkpointing)
+        self.max_tokens = token_budget(args.micro_batch_tokens, model.device.type)
+        sixteen_bit = model.dtype in (torch.bfloat16, torch.float16)
+        asked = args.vllm_importance_sampling_correction
+        self.corrects_mismatch = sixteen_bit if asked is None else asked
 
     def update(self, batch: Batch, advantages: torch.Tensor) -> tuple[dict[str, Any], TokenRecord]:
-        """μ optimizer steps on ``batch``.
+        """μ passes over ``batch``, each in ``steps_per_generation`` optimizer steps.
 
         Args:
             advantages: A of each row, [N].
 
         Returns:
-            The update's numbers (``updates``: optimizer steps taken; ``skipped``: a gradient was not finite, and its
-            step and the rest of the μ were left out) and the per-token record of the last pass.
+            The last pass's numbers (``updates``: optimizer steps taken in all; ``skipped``: a gradient was not finite,
+            and its step and all later ones were left out) and its per-token record.
         """
-        mask = batch.mask  # [N, T]
-        if self.args.mask_truncated_completions:
+        args, mask = self.args, batch.mask  # [N, T]
+        if args.mask_truncated_completions:
             mask = apply_truncation_mask(mask, batch.truncated)
-        advantages = advantages.to(mask.device, torch.float32)  # [N]
-        logp_ref = self._reference_logprobs(batch)
-        logp_old: torch.Tensor | None = None  # [N, T]; None: this very policy, so every ratio is 1
-        for done in range(self.args.num_iterations):
-            values, tokens = self._gradient(batch, mask, advantages, logp_old, logp_ref)
-            logp_old = tokens.logp_new if logp_old is None else logp_old
-            values |= self._apply()
-            values["updates"] = done + (not values["skipped"])
-            if values["skipped"]:
+        size = len(batch) // args.steps_per_generation
+        parts = [range(start, start + size) for start in range(0, len(batch), size)]
+        given = Given(
+            mask,
+            advantages.to(mask.device, torch.float32),
+            # Only the first optimizer step is taken by the policy that sampled: the others need its log-probabilities.
+            self._whole_batch(self.model, batch) if len(parts) > 1 else None,
+            self._reference_logprobs(batch),
+        )
+        tokens = TokenRecord.zeros(mask.shape, mask.device)
+        updates, skipped = 0, False
+        for iteration in range(args.num_iterations):
+            values = []
+            for part in parts:
+                found = self._gradient(batch, part, given, tokens)
+                found |= self.optimizer.step()
+                values.append(found)
+                updates += not found["skipped"]
+                if skipped := found["skipped"]:
+                    break
+            if iteration == 0:
+                if given.logp_old is None:
+                    given = given._replace(logp_old=tokens.logp_new.clone())
+                assert given.logp_old is not None
+                tokens.logp_old = given.logp_old
+            if skipped:
                 break
-        assert logp_old is not None
-        tokens.logp_old = logp_old
-        gap = (batch.logp_engine - logp_old)[batch.mask].abs()  # [tokens] nats
-        values |= {"engine_gap": float(gap.mean()), "engine_gap_max": float(gap.max())}
-        return values, tokens.cpu()
+        merged = {name: _mean([found[name] for found in values]) for name in values[0]}
+        merged |= {"learning_rate": values[-1]["learning_rate"], "updates": updates, "skipped": skipped}
+        gap = (batch.logp_engine - tokens.logp_old)[batch.mask].abs()  # [tokens] nats
+        merged |= {"engine_gap": float(gap.mean()), "engine_gap_max": float(gap.max())}
+        merged |= mismatch_statistics(
+            tokens.logp_old,
+            batch.logp_engine,
+            batch.mask,
+            mode=args.vllm_importance_sampling_mode,
+            **self._clip,
+        )
+        tokens.logp_ref = given.logp_ref
+        return merged, tokens.cpu()
 
-    def _gradient(
-        self,
-        batch: Batch,
-        mask: torch.Tensor,  # [N, T] the tokens that are trained on
-        advantages: torch.Tensor,  # [N]
-        logp_old: torch.Tensor | None,  # [N, T]
-        logp_ref: torch.Tensor | None,  # [N, T]
-    ) -> tuple[dict[str, Any], TokenRecord]:
-        """Accumulate the gradient of the whole batch, micro-batch by micro-batch."""
-        args, totals = self.args, LossTotals.from_mask(mask)
-        self.optimizer.zero_grad(set_to_none=True)
-        logp_new, ratio, entropy = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))  # [N, T]
-        sums = dict.fromkeys(("loss", "kl", "clip_low", "clip_high", "clip_delta"), 0.0)
-        for start in range(0, len(batch), args.micro_batch_size):
-            stop = min(start + args.micro_batch_size, len(batch))
-            micro = batch.rows(start, stop)
-            here = (slice(start, stop), slice(micro.mask.shape[1]))  # this micro-batch in [N, T]
-            policy = self._logprobs(self.model, micro, entropy_grad=args.entropy_coef != 0)
-            loss = policy_loss(
-                policy.logprobs,
-                None if logp_old is None else logp_old[here],
-                advantages[start:stop],
-                mask[here],
-                logp_ref=None if logp_ref is None else logp_ref[here],
-                entropy=policy.entropy,
-                loss_type=args.loss_type,
-                importance_sampling_level=args.importance_sampling_level,
-                epsilon=args.epsilon,
-                epsilon_high=args.epsilon_high,
-                delta=args.delta,
-                beta=args.beta,
-                kl_estimator=args.kl_estimator,
-                use_bias_correction_kl=args.use_bias_correction_kl,
-                entropy_coef=args.entropy_coef,
-                max_completion_length=args.max_completion_length,
-                totals=totals,
-            )
-            loss.loss.backward()
-            logp_new[here], ratio[here] = policy.logprobs.detach(), loss.ratio
-            entropy[here] = policy.entropy.detach()
-            sums["loss"] += float(loss.loss.detach())
-            sums["clip_low"] += float(loss.clipped_low.sum())
-            sums["clip_high"] += float(loss.clipped_high.sum())
-            sums["clip_delta"] += float(loss.capped.sum())
-            sums["kl"] += 0.0 if loss.kl is None else float(loss.kl.sum())
+    def _gradient(self, batch: Batch, rows: range, given: Given, tokens: TokenRecord) -> dict[str, Any]:
+        """Accumulate the gradient of one optimizer step, micro-batch by micro-batch; fill ``tokens`` in."""
+        args, totals = self.args, LossTotals.from_mask(given.mask[rows.start : rows.stop])
+        lengths = batch.lengths
+        # A row whose every token has advantage 0 has no gradient: its numbers are wanted, a backward pass is not.
+        always = args.beta > 0 or args.entropy_coef != 0
+        active = given.mask.any(-1) & ((given.advantages != 0) | always)  # [N]
+        live = active.tolist()
+        self.optimizer.clear()
+        sums = dict.fromkeys(_SUMMED, 0.0)
+        cells = 0
+        for wanted in (True, False):
+            mine = [row for row in rows if live[row] == wanted]
+            for chosen in self._micro_batches([lengths[row] for row in mine]):
+                index = torch.tensor([mine[i] for i in chosen], device=given.mask.device)  # [n]
+                with torch.set_grad_enabled(wanted), self.recomputing():
+                    loss, width = self._micro_batch(batch, index, given, tokens, totals)
+                    if wanted:
+                        loss.loss.backward()
+                cells += len(chosen) * width
+                sums["loss"] += float(loss.loss.detach())
+                sums["clip_low"] += float(loss.clipped_low.sum())
+                sums["clip_high"] += float(loss.clipped_high.sum())
+                sums["clip_delta"] += float(loss.capped.sum())
+                sums["kl"] += 0.0 if loss.kl is None else float(loss.kl.sum())
+        for parameter in self.optimizer.parameters:
+            if parameter.grad is None:  # as a backward pass over rows without a gradient would leave it
+                parameter.grad = torch.zeros_like(parameter)
         count = max(totals.tokens, 1.0)
-        values = {
+        here = slice(rows.start, rows.stop)
+        mask = given.mask[here]
+        filled = sum(lengths[row] for row in rows)
+        return {
             "loss": sums["loss"],
-            "entropy": float((entropy * mask).sum() / count),
-            "kl": sums["kl"] / count if logp_ref is not None else None,
-            "ratio_mean": float((ratio * mask).sum() / count),
+            "entropy": float((tokens.entropy[here] * mask).sum() / count),
+            "kl": sums["kl"] / count if given.logp_ref is not None else None,
+            "ratio_mean": float((tokens.ratio[here] * mask).sum() / count),
             "clip_low": sums["clip_low"] / count,
             "clip_high": sums["clip_high"] / count,
             "clip_delta": sums["clip_delta"] / count,
+            "padding": (cells - filled) / filled,
         }
-        return values, TokenRecord(logp_new, logp_new, ratio, entropy, logp_ref)
 
-    def _apply(self) -> dict[str, Any]:
-        """Clip the gradient and step, or leave the step out where the gradient is not finite."""
-        limit = self.args.max_grad_norm or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
-        finite = norm < float("inf")  # False for NaN as well
-        values = {
-            "grad_norm": norm,
-            "learning_rate": self.lr_scheduler.get_last_lr()[0],
-            "skipped": not finite,
+    def _micro_batch(
+        self, batch: Batch, index: torch.Tensor, given: Given, tokens: TokenRecord, totals: LossTotals
+    ) -> tuple[Any, int]:
+        """The loss of the rows ``index`` [n] and the width of their rectangle."""
+        args = self.args
+        logp, entropy, width = self._logprobs(self.model, batch, index, args.entropy_coef != 0)  # [n, T] both
+        mask = given.mask[index]  # [n, T]
+        logp_old = logp.detach() if given.logp_old is None else given.logp_old[index]
+        is_weight = None
+        if self.corrects_mismatch:
+            mode = args.vllm_importance_sampling_mode
+            is_weight = mismatch_weight(logp_old, batch.logp_engine[index], mask, mode=mode, **self._clip)
+        loss = policy_loss(
+            logp,
+            None if given.logp_old is None else logp_old,
+            given.advantages[index],
+            mask,
+            logp_ref=None if given.logp_ref is None else given.logp_ref[index],
+            is_weight=is_weight,
+            entropy=entropy,
+            loss_type=args.loss_type,
+            importance_sampling_level=args.importance_sampling_level,
+            epsilon=args.epsilon,
+            epsilon_high=args.epsilon_high,
+            delta=args.delta,
+            beta=args.beta,
+            kl_estimator=args.kl_estimator,
+            use_bias_correction_kl=args.use_bias_correction_kl,
+            entropy_coef=args.entropy_coef,
+            max_completion_length=args.max_completion_length,
+            totals=totals,
+        )
+        tokens.logp_new[index], tokens.entropy[index] = logp.detach(), entropy.detach()
+        tokens.ratio[index] = loss.ratio.detach().expand_as(logp)
+        if is_weight is not None:
+            tokens.is_weight[index] = is_weight
+        return loss, width
+
+    @property
+    def _clip(self) -> dict[str, float | None]:
+        return {
+            "clip_max": self.args.vllm_importance_sampling_clip_max,
+            "clip_min": self.args.vllm_importance_sampling_clip_min,
         }
-        if finite:
-            with interrupts_held():
-                self.optimizer.step()
-                self.lr_scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return values
 
-    def _logprobs(self, model: Any, batch: Batch, entropy: bool = True, entropy_grad: bool = False) -> Any:
-        """Log-probabilities, and entropy where wanted, of a (micro-)batch's completion tokens, [N, T] each."""
+    def _micro_batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        return micro_batches(
+            lengths, max_tokens=self.max_tokens, max_rows=self.args.per_device_train_batch_size
+        )
+
+    def _logprobs(
+        self, model: Any, batch: Batch, index: torch.Tensor, entropy_grad: bool = False, entropy: bool = True
+    ) -> tuple[torch.Tensor, Any, int]:
+        """Log-probabilities and entropies [n, T] of the rows ``index`` [n]; the width of their rectangle."""
+        ids, attention, scored = batch.packed(index)  # [n, W] each
         result = completion_logprobs(
             model,
-            batch.input_ids,
-            batch.attention_mask,
-            batch.completion_mask,
+            ids,
+            attention,
+            scored,
             temperature=self.args.temperature,
             return_entropy=entropy,
             entropy_grad=entropy_grad,
         )
-        columns = slice(batch.prompt_length, None)
-        entropies = result.entropy[:, columns] if entropy else None
-        return result._replace(logprobs=result.logprobs[:, columns], entropy=entropies)
+        mask = batch.mask[index]  # [n, T]
+        entropies = unpack(result.entropy, scored, mask) if result.entropy is not None else None
+        return unpack(result.logprobs, scored, mask), entropies, ids.shape[1]
 
     @torch.no_grad()
+    def _whole_batch(self, model: Any, batch: Batch) -> torch.Tensor:
+        """log π of every completion token under ``model``'s present weights, [N, T]."""
+        logp = torch.zeros(batch.mask.shape, device=batch.mask.device)
+        for chosen in self._micro_batches(batch.lengths):
+            index = torch.tensor(chosen, device=logp.device)
+            logp[index] = self._logprobs(model, batch, index, entropy=False)[0].to(logp.dtype)
+        return logp
+
     def _reference_logprobs(self, batch: Batch) -> torch.Tensor | None:
         """log π_ref of every completion token, [N, T]; None without a KL term."""
         if self.reference is None:
             return None
-        logp_ref = torch.zeros(batch.mask.shape, device=batch.mask.device)
-        for start in range(0, len(batch), self.args.micro_batch_size):
-            micro = batch.rows(start, start + self.args.micro_batch_size)
-            logp = self._logprobs(self.reference, micro, entropy=False).logprobs
-            logp_ref[start : start + len(micro), : logp.shape[1]] = logp
-        return logp_ref
+        with self.reference() as model:
+            return self._whole_batch(model, batch)
 
 
-def frozen_copy(model: Any) -> Any:
-    """The reference policy: the model as it is now, never trained."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
+def _mean(values: list[Any]) -> Any:
+    """The mean of numbers; None where there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,8 +1,4 @@
-"""Settings of a training run, checked before anything is loaded.
-
-Fields carry TRL's names where TRL has them, so that a configuration can move over. Importing this module
-loads no torch.
-"""
+"""Settings of GRPO."""
 
 from __future__ import annotations
 
@@ -10,67 +6,63 @@ import math
 import warnings
 from dataclasses import dataclass
 
+from rlkit.config.training import ConfigWarning, TrainingSettings, count
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.objectives.names import (
     ADVANTAGE_BASELINES,
     KL_ESTIMATORS,
+    MISMATCH_MODES,
     WIDEST_SEQUENCE_EPSILON,
     resolve_level,
     resolve_scale,
 )
-from rlkit.settings import Settings, require, strict_keywords
+from rlkit.settings import require, strict_keywords
 
-SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 WEIGHT_SYNCS = ("auto", "shared", "reload")
-
-
-class ConfigWarning(UserWarning):
-    """A setting that works but rarely does what one hopes."""
 
 
 @strict_keywords
 @dataclass(kw_only=True)
-class GRPOConfig(Settings):
+class GRPOConfig(TrainingSettings):
     """Everything that a GRPO run can be told.
 
     The batch, in the notebooks' symbols: P = ``prompts_per_step`` prompts, G = ``num_generations`` completions
-    each, N = P · G rows an optimizer step. Whoever comes from TRL may give ``per_device_train_batch_size`` and
+    each, N = P · G rows a rollout. Whoever comes from TRL may give ``per_device_train_batch_size`` and
     ``gradient_accumulation_steps`` instead: their product is N, the first is the micro-batch.
 
     Attributes:
-        output_dir: the run directory; an earlier run there is moved aside, never overwritten.
-        seed: of data order, sampling and everything else that is random.
+        output_dir … disable_tqdm: see :class:`TrainingSettings`. A step is a rollout with all its updates.
+        learning_rate: peak rate of AdamW. TRL's default suits large models; tiny ones want 1e-4, LoRA 1e-5 to 1e-4.
 
-        max_steps: GRPO steps (a rollout and its updates); −1 takes ``num_train_epochs`` passes instead.
-        num_train_epochs: passes over the data when ``max_steps`` is −1 (300 rows, one prompt a step: 300 steps).
         prompts_per_step: P; default 8, or what the TRL pair gives.
         num_generations: G, at least 2: the group's mean is the baseline.
-        per_device_train_batch_size: rows a forward/backward pass; only memory and speed depend on it.
-        gradient_accumulation_steps: TRL's other half; N / ``per_device_train_batch_size`` where P is given.
-        num_iterations: μ, optimizer steps on the same rollout; from the second on, ratios leave 1. (TRL counts
-            each of the μ as a step of ``max_steps``; here a step is a rollout with all its μ updates.)
-        shuffle_dataset: draw prompts in a seeded random order, without replacement within an epoch.
-
-        learning_rate: peak rate of AdamW. TRL's default suits large models; tiny ones want 1e-4.
-        lr_scheduler_type, warmup_steps: the schedule, over all steps.
-        weight_decay, adam_beta1, adam_beta2, adam_epsilon: AdamW's.
-        max_grad_norm: gradients are scaled down to this norm; 0 switches clipping off.
+        num_iterations: μ, passes over the same rollout; from the second on, ratios leave 1. (TRL counts each of
+            them as a step of ``max_steps``.)
+        steps_per_generation: cut each rollout into so many parts, with one optimizer step each; from the second on,
+            ratios leave 1. (TRL's default is ``gradient_accumulation_steps``; here it is 1, on-policy.)
 
         max_completion_length: tokens a completion at most; longer ones are truncated.
         temperature: of sampling, and of the trainer's log-probabilities.
         top_p, top_k, min_p: must be neutral (1, 0, 0): a truncated distribution is not the one whose
             log-probabilities the loss uses.
+        dynamic_sampling_tries: replace groups without reward spread by groups of the next prompts, at most so many
+            times a step (DAPO, arXiv:2503.14476); 0 leaves them in, where they teach nothing.
+        probe_prompts: before training, sample the first so many prompts to see how long answers are and how often one
+            is right; 0 switches the probe off.
         fast_inference: True for vLLM, False for transformers, None for vLLM where it is installed.
         weight_sync: ``"shared"`` (one set of weights), ``"reload"`` (pushed each step) or ``"auto"``.
+            Adapters always travel by themselves.
         gpu_memory_utilization: share of a GPU's memory for vLLM's KV cache.
         top_logprobs: alternatives kept a token in the samples on disk; 0 keeps none.
-        sync_tolerance: largest engine/trainer gap in nats; None picks by dtype (1e-3 in float32).
+        sync_tolerance: largest engine/trainer gap in nats on the canary tokens; None picks by dtype and device (3e-4 in
+            float32 on a CPU).
         sync_check_steps: prove every so many steps, by a visible perturbation, that weights reach the engine.
 
         loss_type: ``"grpo"``, ``"bnpo"``, ``"dr_grpo"``, ``"dapo"`` (TRL's default and ours) or ``"gspo"``.
         importance_sampling_level: ``"token"`` or ``"sequence"``; None follows ``loss_type``.
         epsilon, epsilon_high, delta: the ratio's lower and upper clip range, and the cap of the unclipped one.
         beta, kl_estimator: weight and estimator (k1, k2, k3) of the KL to the reference model; β = 0 keeps none.
+            With an adapter the reference is the frozen base, and costs no memory.
         use_bias_correction_kl: multiply the KL term by the ratio, as TRL 1.16 does by default; the GRPO paper, and
             the default here, do not.
         scale_rewards: ``"group"``, ``"batch"`` or ``"none"``; TRL's True and False are understood. Dr. GRPO's
@@ -79,43 +71,33 @@ class GRPOConfig(Settings):
         reward_weights: one weight a reward function; default all 1.
         mask_truncated_completions: leave truncated completions out of the loss.
         entropy_coef: weight of an entropy bonus.
+        vllm_importance_sampling_correction: weigh tokens by π_old / π_engine, because the engine computes the same
+            weights in its own arithmetic. None: in 16-bit arithmetic only; in float32 the two agree to 1e-5.
+        vllm_importance_sampling_mode: ``token_``, ``sequence_`` or ``geometric_`` with ``truncate`` or ``mask``.
+        vllm_importance_sampling_clip_max, vllm_importance_sampling_clip_min: the range that weights are
+            truncated to, or outside which they are masked.
 
-        eval_steps: evaluate every so many steps; None evaluates before and after training only.
         num_generations_eval: sampled completions a held-out prompt, beside one greedy one.
-        save_samples: write every completion, with its per-token numbers, to the run directory.
-        save_model: write the trained model and tokenizer to ``<output_dir>/model`` at the end.
-        disable_tqdm: no progress bar.
+        target_accuracy: end training once the greedy held-out accuracy reaches this share; wants ``eval_steps``.
 
     Raises:
         ConfigError: naming the setting, its value, what is allowed and the likely cause.
     """
 
     output_dir: str = "runs/grpo"
-    seed: int = 42
 
-    max_steps: int = -1
-    num_train_epochs: float = 3.0
     prompts_per_step: int | None = None
     num_generations: int = 8
-    per_device_train_batch_size: int | None = None
-    gradient_accumulation_steps: int | None = None
     num_iterations: int = 1
-    shuffle_dataset: bool = True
-
-    learning_rate: float = 1e-6
-    lr_scheduler_type: str = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
+    steps_per_generation: int = 1
 
     max_completion_length: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float | None = None
+    dynamic_sampling_tries: int = 0
+    probe_prompts: int = 8
     fast_inference: bool | None = None
     weight_sync: str = "auto"
     gpu_memory_utilization: float = 0.3
@@ -136,15 +118,19 @@ class GRPOConfig(Settings):
     reward_weights: list[float] | None = None
     mask_truncated_completions: bool = False
     entropy_coef: float = 0.0
+    vllm_importance_sampling_correction: bool | None = None
+    vllm_importance_sampling_mode: str = "sequence_mask"
+    vllm_importance_sampling_clip_max: float | None = 3.0
+    vllm_importance_sampling_clip_min: float | None = None
 
-    eval_steps: int | None = None
     num_generations_eval: int = 4
-    save_samples: bool = True
-    save_model: bool = True
-    disable_tqdm: bool = False
+    target_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         self.check_types()
+        self.check_training()
+        for name in ("num_iterations", "steps_per_generation"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "a whole number, 1 or more")
         self._check_batch()
         self._check_numbers()
         self._check_objective()
@@ -155,11 +141,6 @@ class GRPOConfig(Settings):
         """N = P · G, rows an optimizer step."""
         assert self.prompts_per_step is not None  # __post_init__ fills it in
         return self.prompts_per_step * self.num_generations
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Rows a forward/backward pass."""
-        return self.per_device_train_batch_size or min(self.rows_per_step, 64)
 
     def total_steps(self, num_rows: int) -> int:
         """GRPO steps for a data set of ``num_rows`` rows."""
@@ -172,18 +153,16 @@ class GRPOConfig(Settings):
         """The batch arithmetic in one sentence, for people.
 
         >>> GRPOConfig(prompts_per_step=1, num_train_epochs=1).schedule(300)
-        '300 rows, 1 prompt a step × 8 completions = 8 rows a step (1 micro-batch of 8): 300 steps, 1 epoch'
+        '300 rows, 1 prompt a step × 8 completions = 8 rows a step: 300 steps, 1 epoch'
         """
         steps = self.total_steps(num_rows)
         epochs = steps * (self.prompts_per_step or 1) / max(num_rows, 1)
-        micro = math.ceil(self.rows_per_step / self.micro_batch_size)
-        size = min(self.micro_batch_size, self.rows_per_step)
-        again = f", {self.num_iterations} updates each" if self.num_iterations > 1 else ""
+        updates = self.num_iterations * self.steps_per_generation
+        again = f", {updates} updates each" if updates > 1 else ""
         return (
-            f"{_count(num_rows, 'row')}, {_count(self.prompts_per_step or 1, 'prompt')} a step × "
-            f"{self.num_generations} completions = {self.rows_per_step} rows a step "
-            f"({_count(micro, 'micro-batch', 'es')} of {size})"
-            f"{again}: {_count(steps, 'step')}, {epochs:.3g} epoch{'' if round(epochs, 3) == 1 else 's'}"
+            f"{count(num_rows, 'row')}, {count(self.prompts_per_step or 1, 'prompt')} a step × "
+            f"{self.num_generations} completions = {self.rows_per_step} rows a step"
+            f"{again}: {count(steps, 'step')}, {epochs:.3g} epoch{'' if round(epochs, 3) == 1 else 's'}"
         )
 
     def _check_batch(self) -> None:
@@ -194,10 +173,8 @@ class GRPOConfig(Settings):
                 "2 or more",
                 "GRPO compares a completion with the others of its group; a group of one has advantage 0 always.",
             )
-        for name in ("prompts_per_step", "per_device_train_batch_size", "gradient_accumulation_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise bad_value(name, value, "a whole number, 1 or more")
+        given = self.prompts_per_step
+        require("prompts_per_step", given, given is None or given >= 1, "a whole number, 1 or more")
         micro, accumulate, prompts = (
             self.per_device_train_batch_size,
             self.gradient_accumulation_steps,
@@ -235,47 +212,38 @@ class GRPOConfig(Settings):
                     "Each accumulation step takes the same number of rows.",
                 )
             self.per_device_train_batch_size = rows // accumulate
+        if self.rows_per_step % self.steps_per_generation:
+            raise bad_value(
+                "steps_per_generation",
+                self.steps_per_generation,
+                f"a divisor of the {self.rows_per_step} rows a step",
+                "Each optimizer step takes an equal part of the rollout.",
+            )
 
     def _check_numbers(self) -> None:
-        if not self.output_dir.strip():
-            raise bad_value("output_dir", self.output_dir, "the name of a folder, such as runs/first")
-        require("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
-        for name in (
-            "weight_decay",
-            "adam_epsilon",
-            "max_grad_norm",
-            "beta",
-            "entropy_coef",
-            "num_train_epochs",
-        ):
+        for name in ("beta", "entropy_coef"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        for name in ("adam_beta1", "adam_beta2"):
-            require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, not including, 1")
-        for name in ("num_iterations", "max_completion_length", "num_generations_eval", "sync_check_steps"):
+        for name in ("max_completion_length", "num_generations_eval", "sync_check_steps"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "a whole number, 1 or more")
-        for name in ("warmup_steps", "top_logprobs"):
+        for name in ("top_logprobs", "dynamic_sampling_tries", "probe_prompts"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "a whole number, 0 or more")
-        if self.max_steps != -1:
-            require("max_steps", self.max_steps, self.max_steps >= 1, "1 or more, or −1 to count epochs")
-        elif self.num_train_epochs == 0:
-            raise bad_value("num_train_epochs", 0, "above 0 when max_steps is −1")
-        if self.eval_steps is not None:
-            require("eval_steps", self.eval_steps, self.eval_steps >= 1, "1 or more, or None")
         if self.sync_tolerance is not None:
             require("sync_tolerance", self.sync_tolerance, self.sync_tolerance > 0, "above 0, or None")
         share = self.gpu_memory_utilization
         require("gpu_memory_utilization", share, 0 < share <= 1, "a share above 0 and up to 1")
-        if self.lr_scheduler_type == "constant" and self.warmup_steps:
-            raise bad_value(
-                "warmup_steps",
-                self.warmup_steps,
-                "0 with lr_scheduler_type='constant'",
-                "See 'constant_with_warmup'.",
-            )
-        if self.lr_scheduler_type not in SCHEDULES:
-            raise unknown_name("lr_scheduler_type", self.lr_scheduler_type, SCHEDULES)
         if self.weight_sync not in WEIGHT_SYNCS:
             raise unknown_name("weight_sync", self.weight_sync, WEIGHT_SYNCS)
+        target = self.target_accuracy
+        if target is not None:
+            require("target_accuracy", target, 0 < target <= 1, "a share above 0 and up to 1, or None")
+            cause = "The target is looked at when the model is evaluated."
+            require(
+                "eval_steps",
+                self.eval_steps,
+                self.eval_steps is not None,
+                "a number with target_accuracy",
+                cause,
+            )
 
     def _check_objective(self) -> None:
         level = resolve_level(self.loss_type, self.importance_sampling_level)
@@ -302,6 +270,13 @@ class GRPOConfig(Settings):
                 ConfigWarning,
                 stacklevel=5,
             )
+        mode = self.vllm_importance_sampling_mode
+        if mode not in MISMATCH_MODES:
+            raise unknown_name("vllm_importance_sampling_mode", mode, MISMATCH_MODES)
+        bottom, top = self.vllm_importance_sampling_clip_min, self.vllm_importance_sampling_clip_max
+        good = 0 <= (bottom or 0.0) < (math.inf if top is None else top)
+        cause = "Weights are near 1 where engine and trainer agree."
+        require("vllm_importance_sampling_clip_min, …_clip_max", (bottom, top), good, "0 <= min < max", cause)
         weights = self.reward_weights
         if weights is not None:
             good = all(
@@ -330,7 +305,3 @@ class GRPOConfig(Settings):
                     "It samples from a truncated distribution, while the loss uses the full one's "
                     "log-probabilities: the policy gradient would be biased.",
                 )
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{'' if number == 1 else plural}"

@@ -1,0 +1,91 @@
+"""AdamW with a schedule and a clipped gradient, over the parameters that are trained."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from rlkit.config import TrainingSettings
+from rlkit.interrupts import interrupts_held
+
+
+class Optimizer:
+    """One optimizer step at a time; a gradient that is not finite is never applied.
+
+    Args:
+        model: its parameters with ``requires_grad`` are trained.
+        args: learning rate, schedule, AdamW's numbers and the largest gradient norm.
+        total_steps: steps of the whole run, for the schedule.
+        updates_per_step: optimizer steps a step.
+    """
+
+    def __init__(
+        self, model: Any, args: TrainingSettings, total_steps: int, updates_per_step: int = 1
+    ) -> None:
+        self.args = args
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.adamw = torch.optim.AdamW(
+            self.parameters,
+            lr=args.learning_rate,
+            betas=(args.adam_beta1, args.adam_beta2),
+            eps=args.adam_epsilon,
+            weight_decay=args.weight_decay,
+            fused=True,
+        )
+        warmup, total = args.warmup_steps * updates_per_step, total_steps * updates_per_step
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.adamw, lambda update: learning_rate_share(args.lr_scheduler_type, update, warmup, total)
+        )
+
+    def step(self) -> dict[str, Any]:
+        """Clip the gradient and apply it, or leave the step out where it is not finite; then clear it.
+
+        Returns:
+            ``grad_norm`` before clipping, ``learning_rate`` of this step, ``skipped``.
+        """
+        limit = self.args.max_grad_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        finite = norm < float("inf")  # False for NaN as well
+        values = {
+            "grad_norm": norm,
+            "learning_rate": self.schedule.get_last_lr()[0],
+            "skipped": not finite,
+        }
+        if finite:
+            with interrupts_held():
+                self.adamw.step()
+                self.schedule.step()
+        self.clear()
+        return values
+
+    def clear(self) -> None:
+        """Drop the gradient."""
+        self.adamw.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: Adam's moments and the place in the schedule."""
+        return {"adamw": self.adamw.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self.adamw.load_state_dict(state["adamw"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def learning_rate_share(kind: str, update: int, warmup: int, total: int) -> float:
+    """The learning rate of optimizer step ``update`` (from 0), as a share of the peak.
+
+    It rises linearly over ``warmup`` optimizer steps; then, with x from 0 to 1 over the rest of ``total``,
+
+        constant, constant_with_warmup: 1      linear: 1 − x      cosine: (1 + cos πx) / 2
+
+    The same numbers as transformers' ``get_scheduler``, whose import loads peft and bitsandbytes.
+    """
+    if update < warmup and kind != "constant":
+        return update / max(1, warmup)
+    if kind.startswith("constant"):
+        return 1.0
+    x = min(1.0, (update - warmup) / max(1, total - warmup))
+    return 1 - x if kind == "linear" else 0.5 * (1 + math.cos(math.pi * x))

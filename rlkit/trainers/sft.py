@@ -1,0 +1,344 @@
+"""The warm start before reinforcement learning: supervised fine-tuning on completions.
+
+    loss = −Σ log π(token | what precedes it) / tokens        over the completion tokens of the whole step
+
+RL raises the probability of what is sampled; what is never sampled it cannot find. A few demonstrations first make
+right answers possible, or teach a format. The log-probabilities are those of GRPO (``rlkit.logprobs``: the logits
+are never held), and so are the loop, the optimizer, the micro-batches and the run directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rlkit.config import SFTConfig
+from rlkit.engines.base import end_token_ids
+from rlkit.errors import bad_value
+from rlkit.interrupts import interrupts_held
+from rlkit.logprobs import completion_logprobs
+from rlkit.rollout import Metrics, Row
+from rlkit.trainers.callbacks import Callback
+from rlkit.trainers.checkpointing import gradient_checkpointing
+from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_policy, check_settings
+from rlkit.trainers.data import PromptOrder
+from rlkit.trainers.loop import TrainingLoop
+from rlkit.trainers.micro_batches import micro_batches, token_budget
+from rlkit.trainers.nonfinite import NonfiniteGradients
+from rlkit.trainers.optimizer import Optimizer
+from rlkit.trainers.resume import model_fingerprint, rows_fingerprint
+from rlkit.trainers.sft_data import Example, make_examples
+
+
+@dataclasses.dataclass(slots=True)
+class SFTEvaluation:
+    """Held-out results: −log p of the ``tokens`` completion tokens of ``n`` rows.
+
+    ``loss`` is their mean in nats, ``perplexity`` e to its power: among so many equally likely tokens the model
+    hesitates on average.
+    """
+
+    step: int
+    n: int
+    tokens: int
+    loss: float
+    perplexity: float
+    seconds: float
+
+    def values(self) -> dict[str, Any]:
+        """Its line in ``metrics.jsonl``."""
+        return {
+            "n": self.n,
+            "tokens": self.tokens,
+            "loss": self.loss,
+            "perplexity": self.perplexity,
+            "seconds/eval": self.seconds,
+        }
+
+    def tables(self) -> dict[str, list[Row]]:
+        """The completions to keep, by kind: none, since none are sampled."""
+        return {}
+
+    def outcome(self) -> dict[str, float]:
+        """What a run's summary says, before and after."""
+        return {"loss": self.loss, "perplexity": self.perplexity}
+
+    def __repr__(self) -> str:
+        return (
+            f"SFTEvaluation(step {self.step}: loss {self.loss:.4f}, perplexity {self.perplexity:.4g}, "
+            f"{self.n} held-out rows)"
+        )
+
+
+class SFTTrainer(TrainingLoop):
+    """Trains a causal LM to say the completions of its data.
+
+    Whatever of the model requires a gradient is trained: all of it, or its adapter. The model stays in eval mode, as in
+    GRPO: dropout would make it another policy than the one that will sample.
+
+    Args:
+        model: a transformers causal LM, or a peft model around one, or a name or folder for ``load_model``.
+        args: the settings; default ``SFTConfig()``.
+        train_dataset: rows with ``prompt`` and ``completion``, or with ``messages``; see ``rlkit.trainers.sft_data``.
+        eval_dataset: held-out rows; judged before and after training, and every ``eval_steps``.
+        processing_class: the tokenizer; may be left out when ``model`` is a name.
+        callbacks: see :class:`rlkit.trainers.callbacks.Callback`.
+
+    Raises:
+        ConfigError: bad settings, model or data.
+
+    Example:
+        >>> rows = demonstrations(task.train[:200])
+        >>> trainer = SFTTrainer(model, SFTConfig(max_steps=100), rows, processing_class=tokenizer)
+        >>> trainer.train()["train_loss_last"]
+    """
+
+    evaluation_type: type = SFTEvaluation
+
+    def __init__(
+        self,
+        model: Any,
+        args: SFTConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        args = SFTConfig() if args is None else args
+        check_settings(args, SFTConfig)
+        args = dataclasses.replace(args)  # checks it again: a field may have been set since; a copy is ours
+        check_callbacks(callbacks)
+        check_output_dir(args.output_dir)
+        if isinstance(model, (str, os.PathLike)):
+            from rlkit.models import load_model
+
+            model, tokenizer = load_model(model)
+            processing_class = processing_class or tokenizer
+        check_model(model)
+        limit = _max_length(args.max_length, model, processing_class)
+        self.left_out = {"train_dataset": 0, "eval_dataset": 0}  # rows that are too long
+        data: dict[str, list[Example]] = {"eval_dataset": []}
+        for dataset, name in ((train_dataset, "train_dataset"), (eval_dataset, "eval_dataset")):
+            if name == "train_dataset" or dataset is not None:
+                data[name], self.left_out[name] = make_examples(
+                    dataset,
+                    processing_class,
+                    end_ids=_end_ids(model, processing_class),
+                    max_length=limit,
+                    name=name,
+                )
+        self.train_rows, self.eval_rows = data["train_dataset"], data["eval_dataset"]
+        self.model = model.eval()
+        self.processing_class = processing_class
+        super().__init__(args, args.total_steps(len(self.train_rows)), callbacks)
+        self.args: SFTConfig = args
+        check_policy(model, self.train_rows[0].input_ids)
+        self._checkpointing = gradient_checkpointing(model, args.gradient_checkpointing)
+        self._order = PromptOrder(len(self.train_rows), args.seed, args.shuffle_dataset)
+        self.optimizer = Optimizer(model, args, self.total_steps)
+        self._nonfinite = NonfiniteGradients()
+        self._base = model_fingerprint(model, initial_weights_matter=False)
+        self._tokens_trained = 0
+        self._losses: list[float] = []  # of the first and the last step
+
+    def step(self) -> Metrics:
+        """One optimizer step on the next ``rows_per_step`` rows, and its line in the run directory.
+
+        Raises:
+            TrainingError: the third gradient in a row that is not finite.
+        """
+        start = time.perf_counter()
+        assert self.args.rows_per_step is not None  # the settings fill it in
+        examples = [self.train_rows[i] for i in self._order.take(self.args.rows_per_step)]
+        values = self.update(examples)
+        with interrupts_held():  # weights that have moved are written down
+            self.step_index += 1
+            values = {
+                "step": self.step_index,
+                "epoch": self._order.epoch,
+                **values,
+                "seconds/step": time.perf_counter() - start,
+                **{name: value for name, value in self.ledger.take().items() if name.startswith("memory/")},
+            }
+            self.train_seconds += values["seconds/step"]
+            self._tokens_trained += values["completion_tokens"]
+            self._losses = [*self._losses[:1], values["loss"]]
+            self.run.write_metrics(values)
+        return Metrics(self.step_index, values)
+
+    def update(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """One optimizer step on these rows.
+
+        A gradient that is not finite leaves the optimizer step out and keeps the rows in ``<run>/nonfinite/``.
+
+        Returns:
+            ``loss``, ``perplexity`` and ``entropy`` (nats a completion token, before the step), ``tokens``,
+            ``completion_tokens``, ``padding`` (its share of what was computed), and the optimizer's numbers.
+
+        Raises:
+            TrainingError: the third gradient in a row that is not finite; or training runs in the background.
+        """
+        self.control.check_free("update()")
+        start = time.perf_counter()
+        with self.ledger.phase("update"):
+            values = {**self.gradient(examples), **self.optimizer.step()}
+        values["seconds/update"] = time.perf_counter() - start
+        if values["skipped"] or self._nonfinite.count:
+            step, kept = self.step_index + 1, {"rows": list(map(dataclasses.asdict, examples))}
+            self._nonfinite.saw(values["skipped"], step, self.run, kept, applied=0)
+            self._nonfinite.check(step, self.run, self.args.learning_rate)
+        return values
+
+    def gradient(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Accumulate the gradient of these rows, micro-batch by micro-batch; how they are cut does not change it."""
+        self.optimizer.clear()
+        learned = sum(sum(example.learned) for example in examples)  # completion tokens of the whole step
+        total, entropy, cells = 0.0, 0.0, 0
+        for rows in self._micro_batches(examples):
+            batch = self._batch([examples[row] for row in rows])
+            cells += batch[0].numel()
+            with self._checkpointing():
+                found = completion_logprobs(
+                    self.model, *batch, return_entropy=True
+                )  # [n, W], 0 where not learned
+                loss = -found.logprobs.sum() / learned
+                loss.backward()
+            total += float(loss.detach())
+            assert found.entropy is not None
+            entropy += float(found.entropy.detach().sum())
+        tokens = sum(map(len, examples))
+        return {
+            "loss": total,
+            "perplexity": _perplexity(total),
+            "entropy": entropy / learned,
+            "tokens": tokens,
+            "completion_tokens": learned,
+            "padding": 1 - tokens / cells,
+        }
+
+    @torch.no_grad()
+    def judge(self) -> SFTEvaluation | None:
+        """Loss and perplexity on ``eval_dataset``; None without one."""
+        examples = self.eval_rows
+        if not examples:
+            return None
+        start = time.perf_counter()
+        total = 0.0
+        with self.ledger.phase("eval"):
+            for rows in self._micro_batches(examples):
+                batch = self._batch([examples[row] for row in rows])
+                total -= float(completion_logprobs(self.model, *batch).logprobs.double().sum())
+        tokens = sum(sum(example.learned) for example in examples)
+        return SFTEvaluation(
+            step=self.step_index,
+            n=len(examples),
+            tokens=tokens,
+            loss=total / tokens,
+            perplexity=_perplexity(total / tokens),
+            seconds=time.perf_counter() - start,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        from rlkit.environment import device_name, versions
+
+        return {
+            "algorithm": "SFT",
+            "model": self.model.name_or_path,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "trained_parameters": sum(parameter.numel() for parameter in self.optimizer.parameters),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "train_rows": len(self.train_rows),
+            "eval_rows": len(self.eval_rows),
+            "left_out": self.left_out,
+            "schedule": self.args.schedule(len(self.train_rows)),
+            "sft": self.args.to_dict(),
+            "seed": self.args.seed,
+            "versions": versions(),
+            "device": device_name(str(self.model.device)),
+        }
+
+    def announcement(self) -> str:
+        return self.args.schedule(len(self.train_rows))
+
+    def outcome(self) -> dict[str, Any]:
+        """The loss on the rows of the first and of the last step, and how many tokens were learned from."""
+        first, last = (self._losses[0], self._losses[-1]) if self._losses else (None, None)
+        return {"train_loss_first": first, "train_loss_last": last, "tokens_trained": self._tokens_trained}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the weights."""
+        return {
+            **super().state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self._order.position,
+            "skipped": self._nonfinite.count,
+            "tokens_trained": self._tokens_trained,
+            "losses": self._losses,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        super().load_state_dict(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._order.position = state["order"]
+        self._nonfinite.count = state["skipped"]
+        self._tokens_trained = state["tokens_trained"]
+        self._losses = list(state["losses"])
+
+    def what_must_match(self) -> dict[str, Any]:
+        return {
+            **super().what_must_match(),
+            "base model": self._base,
+            "train_dataset": rows_fingerprint(self.train_rows),  # as tokens: the tokenizer matters too
+        }
+
+    def _micro_batches(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Row numbers of each micro-batch."""
+        return micro_batches(
+            [len(example) for example in examples],
+            max_tokens=token_budget(self.args.micro_batch_tokens, self.model.device.type),
+            max_rows=self.args.per_device_train_batch_size,
+        )
+
+    def _batch(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """input_ids, attention_mask and the mask of what is learned, [n, W] each, padded on the right."""
+        shape = (len(examples), max(map(len, examples)))
+        input_ids = torch.full(shape, self.processing_class.pad_token_id)  # [n, W]
+        attention_mask = torch.zeros(shape, dtype=torch.long)  # [n, W]
+        learned = torch.zeros(shape, dtype=torch.bool)  # [n, W]
+        for row, example in enumerate(examples):
+            input_ids[row, : len(example)] = torch.tensor(example.input_ids)
+            attention_mask[row, : len(example)] = 1
+            learned[row, : len(example)] = torch.tensor(example.learned)
+        device = self.model.device
+        return input_ids.to(device), attention_mask.to(device), learned.to(device)
+
+
+def _end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens at which sampling stops; [] for what is no tokenizer, which the data's checks refuse."""
+    return end_token_ids(model, tokenizer) if hasattr(tokenizer, "eos_token_id") else []
+
+
+def _max_length(asked: int | None, model: Any, tokenizer: Any) -> int | None:
+    """Tokens a row at most: what was asked for, or the model's context.
+
+    Raises:
+        ConfigError: the context is shorter than what was asked for.
+    """
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(tokenizer, "model_max_length", None)  # load_model's max_seq_length
+    longest = min((length for length in (context, limit) if length), default=None)
+    if asked is not None and longest is not None and asked > longest:
+        cause = "The model has no positions for more, or was loaded with a smaller max_seq_length."
+        raise bad_value("max_length", asked, f"at most {longest} for this model, or None", cause)
+    return longest if asked is None else asked
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.nan if math.isnan(loss) else math.inf
