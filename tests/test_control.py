@@ -130,6 +130,15 @@ def test_waiting_can_be_given_up(tmp_path):
     assert control.wait(SOON)["steps"] == 1
 
 
+def test_closing_a_trainer_stops_its_training_first(tmp_path):
+    with make_trainer(tmp_path, max_steps=10_000) as trainer:
+        control = trainer.train(background=True)
+        wait_for(lambda: trainer.step_index >= 2)
+    assert control.state == "stopped"
+    assert control.wait()["status"] == "stopped: the trainer was closed"
+    assert Run(trainer.run_dir).steps[-1] == trainer.step_index
+
+
 def test_zero_steps_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="count"):
         make_trainer(tmp_path).control.step(0)

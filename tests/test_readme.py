@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from rlkit.runs import Run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -23,6 +26,12 @@ def test_the_benchmark_table_is_that_of_the_results_file():
     from benchmarks._report import RESULTS, markdown_table
 
     assert markdown_table(RESULTS / "cpu.json") in README
+
+
+def test_the_smollm2_table_is_that_of_the_recorded_runs():
+    from benchmarks.smollm2 import markdown_table
+
+    assert markdown_table() in README
 
 
 def test_every_make_target_that_is_named_exists():
@@ -52,13 +61,86 @@ def test_the_map_names_every_module():
             assert re.search(rf"`{re.escape(name.removesuffix('.py'))}(\.py)?`", text), path
 
 
-def test_python_in_the_readme_runs_until_it_would_train(tmp_path, monkeypatch):
-    """The README's example, as it stands there, with fewer steps and no vLLM start."""
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert blocks
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_named_exists(page):
+    named = re.findall(r"`((?:tests|rlkit|benchmarks|notebooks)/[\w./]+)`", (ROOT / page).read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_example_in_the_readme_trains(tmp_path, monkeypatch):
+    """As it stands there, with fewer steps and no vLLM start."""
     monkeypatch.chdir(tmp_path)
-    code = blocks[0].replace("max_steps=80", "max_steps=2, fast_inference=False, disable_tqdm=True")
-    assert "max_steps=2" in code
-    namespace: dict = {}
-    exec(compile(code, "README.md", "exec"), namespace)
+    namespace = run(
+        python_blocks()[0], {"max_steps=80": "max_steps=2, fast_inference=False, disable_tqdm=True"}
+    )
     assert namespace["summary"]["steps"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:no prompt got answers")  # one prompt is all that the probe looks at
+def test_the_examples_for_a_real_model_train(tmp_path, monkeypatch):
+    """One after another, on the embedded model: warm start, background, and on from where it stopped."""
+    trainer, warm_start, background, resume = python_blocks()[1:]
+    small = {
+        'load_model("smollm2")': 'load_model("rlkit/tiny-arithmetic")',
+        "tasks.word_problems()": "tasks.arithmetic()",
+    }
+    few_steps = {"max_steps=40": "max_steps=4, probe_prompts=1, fast_inference=False, disable_tqdm=True"}
+    monkeypatch.chdir(tmp_path)
+    warmed = run(warm_start, small | {"max_steps=20": "max_steps=2, disable_tqdm=True"})
+    assert Path("runs/warm_start/model/model.safetensors").exists()
+    assert warmed["warm_up"].step_index == 2
+    namespace = run(trainer, small | few_steps)
+    with namespace["trainer"]:
+        # Asked for all at once, the stop would overtake the two steps.
+        waiting = "import time\nwhile trainer.step_index < 2:\n    time.sleep(0.01)"
+        run(background, {"control.resume()": waiting}, namespace)
+        assert namespace["summary"]["status"] == "stopped: seen enough"
+        assert namespace["trainer"].step_index == 2
+    with run(trainer, small | few_steps, namespace)["trainer"]:
+        run(resume, {}, namespace)
+    assert namespace["summary"]["status"] == "finished"
+    assert [line["step"] for line in Run("runs/smollm2").metrics] == [1, 2, 3, 4]
+
+
+def test_the_recipe_in_the_readme_is_one(tmp_path):
+    from rlkit.recipe import Recipe
+
+    (recipe,) = blocks("yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    assert "name: smollm2" in recipe  # which is there only once it was fetched
+    made = Recipe.read(path, ["model.name=rlkit/tiny-arithmetic"])
+    assert made.model_kwargs == {"load_in_4bit": True}
+    assert made.args.max_steps == 40
+
+
+def test_the_commands_in_the_readme_are_understood():
+    from rlkit.cli import _parser
+
+    commands = [line.split()[1:] for block in blocks("sh") for line in block.splitlines()]
+    commands += [
+        shlex.split(found) for found in re.findall(r"`rlkit ((?!\.)[a-z]+ [^`]*)`", README.replace("\n", " "))
+    ]
+    assert len(commands) >= 6
+    for command in commands:
+        _parser().parse_args(command)  # or SystemExit
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def python_blocks() -> list[str]:
+    found = blocks("python")
+    assert len(found) == 5, "say in the tests above what a new example is to do"
+    return found
+
+
+def run(code: str, replaced: dict[str, str], namespace: dict | None = None) -> dict:
+    """Execute a block of the README with some of its words replaced, each of which must be there."""
+    for old, new in replaced.items():
+        assert old in code
+        code = code.replace(old, new)
+    namespace = {} if namespace is None else namespace
+    exec(compile(code, "README.md", "exec"), namespace)
+    return namespace

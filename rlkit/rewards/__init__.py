@@ -8,10 +8,11 @@ or message lists where the data set's prompts are; `completion_text` reads both.
 
 A reward function that rests on a verifier carries it as ``.verifier``, called as ``verifier(completion, **row)``; a
 trainer reports its verdicts as accuracy. Ours: `number_found`, `correct_number`, `only_number`, and the factories
-`xml_format` and `from_verifier`. `resolve` finds one by its name in a configuration.
+`xml_format`, `soft_overlong` and `from_verifier`. `resolve` finds one by its name in a configuration.
 """
 
 from rlkit.rewards.formats import RewardFunction, read_tags, xml_format
+from rlkit.rewards.lengths import soft_overlong
 from rlkit.rewards.numbers import correct_number, last_number, number_found, only_number, verify_number
 from rlkit.rewards.registry import from_verifier, names, required_columns, resolve, reward_name
 from rlkit.rewards.text import Completion, completion_text
@@ -30,6 +31,7 @@ __all__ = [
     "required_columns",
     "resolve",
     "reward_name",
+    "soft_overlong",
     "verify_number",
     "xml_format",
 ]

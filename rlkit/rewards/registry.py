@@ -17,6 +17,7 @@ from typing import Any
 
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.rewards.formats import RewardFunction, xml_format
+from rlkit.rewards.lengths import soft_overlong
 from rlkit.rewards.numbers import correct_number, number_found, only_number
 from rlkit.rewards.text import Completion
 
@@ -27,7 +28,10 @@ FUNCTIONS: dict[str, RewardFunction] = {
 }
 """Reward functions that are used as they are."""
 
-FACTORIES: dict[str, Callable[..., RewardFunction]] = {"xml_format": xml_format}
+FACTORIES: dict[str, Callable[..., RewardFunction]] = {
+    "xml_format": xml_format,
+    "soft_overlong": soft_overlong,
+}
 """Functions that return a reward function; named alone, they are called with their defaults."""
 
 # What a trainer passes besides the data set's columns, with TRL's names.

@@ -76,7 +76,7 @@ class RunWriter:
         about = reopen.about(writer.directory)
         if not isinstance(step, int) or step < -1:
             raise bad_value("step", step, "the checkpoint's step, or -1 to start over")
-        _close_writers(writer.directory)
+        close_writers(writer.directory)
         held = reopen.hold(writer._metrics)
         try:
             content = writer._metrics.read_bytes()
@@ -272,7 +272,7 @@ def _make_room(directory: Path, overwrite: bool) -> None:
             f"output_dir={str(directory)!r} already holds a run ({', '.join(held)}). Allowed: a new or empty "
             "directory, or overwrite=True, which moves the old run aside and deletes nothing."
         )
-    _close_writers(directory)
+    close_writers(directory)
     full = directory.absolute()
     number = 1
     while (aside := full.with_name(f"{full.name}.old-{number}")).exists():
@@ -282,7 +282,7 @@ def _make_room(directory: Path, overwrite: bool) -> None:
         os.rename(directory / name, aside / name)
 
 
-def _close_writers(directory: Path) -> None:
+def close_writers(directory: Path) -> None:
     """Close this process's own writers of ``directory``: a notebook cell that is run twice."""
     for writer in list(_OPEN):
         if writer.directory.absolute() == directory.absolute():

@@ -81,15 +81,20 @@ class TrainerControl:
 
         Interrupting the wait leaves the training alone. An error that ended it is raised here.
         """
-        with self._changed:
-            ended = self._changed.wait_for(lambda: not self.alive, timeout)
-        thread = self._thread
-        if ended and thread is not None and thread is not threading.current_thread():
-            thread.join()
+        ended = self.join(timeout)
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         return self._summary if ended else None
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until training has ended, however; False where ``timeout`` seconds were too few."""
+        with self._changed:
+            ended = self._changed.wait_for(lambda: not self.alive, timeout)
+        thread = self._thread
+        if ended and thread is not None and thread not in (threading.current_thread(), threading.main_thread()):
+            thread.join()
+        return ended
 
     def wait_until_paused(self, timeout: float | None = None) -> bool:
         """Wait until no step is running; True where that is so."""

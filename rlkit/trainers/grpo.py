@@ -18,7 +18,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 from rlkit.adapters import adapter_summary, add_lora
 from rlkit.config import GRPOConfig
@@ -405,15 +405,8 @@ class GRPOTrainer(TrainingLoop):
 
     def close(self) -> None:
         """Free the engine and close the run directory."""
+        super().close()
         self.engine.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     # -- inside ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rlkit.config import TrainingSettings
 from rlkit.environment import device_name, versions
@@ -282,6 +282,20 @@ class TrainingLoop:
         self.control.check_free("save_model()")
         target = Path(path) if path is not None else self.run_dir / "model"
         return save_model(self.model, self.processing_class, target, {**self.describe(), **(about or {})})
+
+    def close(self) -> None:
+        """Close the run directory, and free what a subclass holds; a training in the background is stopped first."""
+        if self.control.alive:
+            self.control.stop("the trainer was closed")
+            self.control.join()
+        if self._writer is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     # -- inside ---------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from rlkit.adapters import is_adapter_model
 from rlkit.errors import ConfigError
 from rlkit.runs import Run, RunWriter, schema
 from rlkit.runs.lock import is_taken
+from rlkit.runs.writer import close_writers
 from rlkit.trainers.checkpoints import latest_checkpoint, random_states, restore_random_states
 from rlkit.trainers.weights import fingerprint
 
@@ -120,9 +121,10 @@ def resume(trainer: TrainingLoop) -> None:
     if not (directory / schema.CONFIG).exists():
         print(f"there is no run in {directory} yet: training begins", flush=True)
         return
+    close_writers(directory)  # a notebook's earlier trainer, which may still be alive
     if is_taken(directory / schema.METRICS):
         raise ConfigError(
-            f"the run in {directory} is being written by another process or trainer. Stop it, or close() that trainer"
+            f"the run in {directory} is being written by another process. Wait for it, or stop it"
         )
     checkpoint = latest_checkpoint(directory)
     if checkpoint is None:
