@@ -18,6 +18,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from typing import Any
 
 from benchmarks import _peers, _report
@@ -99,12 +100,13 @@ def trl(
     from trl import GRPOConfig, GRPOTrainer
 
     class Clock(TrainerCallback):  # TRL samples inside a step: only the ends of steps are comparable
-        ends: list[float] = []
+        def __init__(self) -> None:
+            self.ends: list[float] = []
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.ends.append(time.perf_counter())
 
-    adapter = None
+    clock, adapter = Clock(), None
     if lora:
         from peft import LoraConfig
 
@@ -139,14 +141,13 @@ def trl(
             Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=adapter,
-            callbacks=[Clock()],
+            callbacks=[clock],
         )
         trainer.train()
     for line in trainer.state.log_history:
         if "completions/mean_length" in line:
             check_length(line["completions/mean_length"], tokens)
-    ends = Clock.ends
-    return {"seconds": [b - a for a, b in zip(ends, ends[1:], strict=False)], "mib": peak.mib()}
+    return {"seconds": [b - a for a, b in pairwise(clock.ends)], "mib": peak.mib()}
 
 
 def check_length(found: float, wanted: int) -> None:

@@ -169,7 +169,8 @@ def _export(args: argparse.Namespace) -> int:
     from rlkit.export import save_merged, save_model
     from rlkit.models import load_model
 
-    model, tokenizer = load_model(source)
+    four_bits = bool(about and about.get("load_in_4bit"))  # merge onto the base that was trained on
+    model, tokenizer = load_model(source, load_in_4bit=four_bits)
     (save_merged if args.merged else save_model)(model, tokenizer, output, about)
     print(f"written: {args.output}")
     return 0

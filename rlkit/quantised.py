@@ -77,3 +77,12 @@ def dequantised(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     return dequantize_4bit(weight.detach(), state).to(dtype)  # [out, in]
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Numbers in all parameters; of a packed 4-bit matrix those that it stands for."""
+    total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        total += parameter.numel() if state is None else state.shape.numel()
+    return total

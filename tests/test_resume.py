@@ -154,9 +154,9 @@ def stopped_run(tmp_path, **settings):
     trainer = make_trainer(tmp_path, max_steps=6, **settings)
     trainer.control.pause()
     trainer.train(background=True)
+    assert trainer.control.wait_until_paused(60)
     trainer.control.step(3)
-    while trainer.step_index < 3:
-        assert trainer.control.wait_until_paused(60)
+    assert trainer.control.wait_until_paused(60)
     trainer.control.stop("enough for today")
     trainer.control.wait(60)
     trainer.close()

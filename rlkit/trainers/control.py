@@ -58,7 +58,7 @@ class TrainerControl:
         """Go on after ``pause``."""
         with self._changed:
             self._paused, self._allowed = False, 0
-            self._changed.notify_all()
+            self._leave_pause()
 
     def step(self, count: int = 1) -> None:
         """Make ``count`` more steps, then pause."""
@@ -67,14 +67,14 @@ class TrainerControl:
         with self._changed:
             self._paused = True
             self._allowed += count
-            self._changed.notify_all()
+            self._leave_pause()
 
     def stop(self, reason: str = "stopped by the program") -> None:
         """End training after the running step; a checkpoint is written, so that it can be resumed."""
         with self._changed:
             if self._stop_reason is None:
                 self._stop_reason = reason
-            self._changed.notify_all()
+            self._leave_pause()
 
     def wait(self, timeout: float | None = None) -> dict[str, Any] | None:
         """Wait until training has ended and return its summary; None where ``timeout`` seconds were too few.
@@ -92,7 +92,11 @@ class TrainerControl:
         with self._changed:
             ended = self._changed.wait_for(lambda: not self.alive, timeout)
         thread = self._thread
-        if ended and thread is not None and thread not in (threading.current_thread(), threading.main_thread()):
+        if (
+            ended
+            and thread is not None
+            and thread not in (threading.current_thread(), threading.main_thread())
+        ):
             thread.join()
         return ended
 
@@ -100,6 +104,12 @@ class TrainerControl:
         """Wait until no step is running; True where that is so."""
         with self._changed:
             return self._changed.wait_for(lambda: self._state != "running", timeout)
+
+    def _leave_pause(self) -> None:
+        """Steps may run from here on, even if the thread that makes them has not woken up yet."""
+        if self._state == "paused":
+            self._state = "running"
+        self._changed.notify_all()
 
     # -- the trainer's side ---------------------------------------------------------------------------
 

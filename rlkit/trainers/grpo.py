@@ -28,7 +28,7 @@ from rlkit.engines.make import check_engine
 from rlkit.errors import TrainingError
 from rlkit.interrupts import interrupts_held
 from rlkit.objectives import Advantages, group_advantages
-from rlkit.quantised import is_nf4
+from rlkit.quantised import is_nf4, parameter_count
 from rlkit.rollout import Evaluation, Metrics, Rewards, Rollout, Row, build_batch
 from rlkit.trainers.callbacks import Callback, StopAtAccuracy
 from rlkit.trainers.checkpoints import Checkpoint
@@ -362,7 +362,7 @@ class GRPOTrainer(TrainingLoop):
         return {
             "algorithm": "GRPO",
             "model": self.model.name_or_path,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "parameters": parameter_count(self.model),
             "load_in_4bit": is_nf4(self.model),
             "trained_parameters": sum(parameter.numel() for parameter in self.policy.optimizer.parameters),
             "dtype": str(self.model.dtype).removeprefix("torch."),

@@ -153,8 +153,9 @@ def _check_match(before: dict[str, Any], now: dict[str, Any]) -> None:
     if said:
         raise ConfigError(
             f"the run cannot be resumed, since this has changed: {'; '.join(said.values())}. Allowed: the settings, "
-            "model and data that it began with (max_steps and what is written or shown may change). To train on with "
-            "other settings load the model of the checkpoint, <run>/checkpoints/step_…/model, and give another output_dir"
+            "model and data that it began with (max_steps and what is written or shown may change). To train on "
+            "with other settings load the model of the checkpoint, <run>/checkpoints/step_…/model, and give another "
+            "output_dir"
         )
     if rounding:
         text = f"the run goes on, but not bit for bit as it would have; changed: {'; '.join(rounding)}"

@@ -23,6 +23,7 @@ from rlkit.engines.base import end_token_ids
 from rlkit.errors import bad_value
 from rlkit.interrupts import interrupts_held
 from rlkit.logprobs import completion_logprobs
+from rlkit.quantised import parameter_count
 from rlkit.rollout import Metrics, Row
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checkpointing import gradient_checkpointing
@@ -250,7 +251,7 @@ class SFTTrainer(TrainingLoop):
         return {
             "algorithm": "SFT",
             "model": self.model.name_or_path,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "parameters": parameter_count(self.model),
             "trained_parameters": sum(parameter.numel() for parameter in self.optimizer.parameters),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "train_rows": len(self.train_rows),
