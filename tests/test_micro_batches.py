@@ -156,3 +156,34 @@ def test_padding_of_real_looking_lengths_is_below_a_tenth():
         batches = micro_batches(lengths, max_tokens=8192)
         cells = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
         assert cells / sum(lengths) - 1 < 0.1
+
+
+def test_a_layer_with_dropout_of_its_own_is_recomputed_without_it():
+    """OPT's layers read their own training flag."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    from rlkit.trainers.checkpointing import gradient_checkpointing
+
+    config = OPTConfig(
+        vocab_size=50, hidden_size=16, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2, dropout=0.5,
+        word_embed_proj_dim=16, max_position_embeddings=32,
+    )  # fmt: skip
+    model = OPTForCausalLM(config).eval()
+    ids = torch.arange(10)[None]
+    expected = model(input_ids=ids).logits
+    with gradient_checkpointing(model, True)():
+        assert torch.equal(model(input_ids=ids).logits, expected)
+
+
+def test_the_token_budget_follows_the_size_of_the_model():
+    from rlkit.trainers.micro_batches import FEWEST, MOST, token_budget
+
+    model, _ = small_model()
+    assert token_budget(77, model) == 77
+    assert token_budget(None, model) == MOST  # a tiny model: as many as there may be
+    model.config.hidden_size, model.config.intermediate_size, model.config.num_hidden_layers = 576, 1536, 30
+    smollm2 = token_budget(None, model)
+    assert pytest.approx(smollm2, abs=1) == 2**30 / (30 * (10 * 576 + 4 * 1536) * 4)
+    assert token_budget(None, model, checkpointing=True) > 5 * smollm2
+    model.config.hidden_size = 100_000
+    assert token_budget(None, model) == FEWEST

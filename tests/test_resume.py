@@ -227,3 +227,80 @@ def test_a_trainer_that_was_stopped_goes_on_by_itself(tmp_path):
     trainer.stop()  # forgotten when training starts
     assert trainer.train(resume=True)["steps"] == 4
     assert Run(trainer.run_dir).steps == [1, 2, 3, 4]
+
+
+def test_a_resume_at_a_perturbation_check_leaves_the_run_where_it_is(tmp_path):
+    """The check writes a line; the run directory is not reopened yet while weights are being loaded."""
+    from rlkit.engines import SyncReport
+
+    def trainer():
+        made = make_trainer(tmp_path, max_steps=6, save_steps=2, sync_check_steps=2)
+        made.generation.prove = lambda: SyncReport("reload", 0, 0.0, 0.0, 1.0, True)
+        return made
+
+    first = trainer()
+    first.control.pause()
+    first.train(background=True)
+    first.control.step(4)
+    assert first.control.wait_until_paused(60)
+    first.control.stop()
+    first.close()
+    assert trainer().train(resume=True)["steps"] == 6
+    assert Run(tmp_path / "run").steps == [1, 2, 3, 4, 5, 6]
+    assert not list(tmp_path.glob("run.old-*"))
+
+
+def test_evaluating_first_does_not_begin_anew_without_a_word(tmp_path):
+    stopped_run(tmp_path)
+    trainer = make_trainer(tmp_path, max_steps=6, judged_by={"eval_dataset": PROMPTS[:2]})
+    trainer.evaluate()
+    with pytest.raises(ConfigError, match="comes too late"):
+        trainer.train(resume=True)
+
+
+def test_more_steps_go_on_at_the_new_schedules_rate(tmp_path):
+    make_trainer(tmp_path, max_steps=2, save_steps=1, lr_scheduler_type="linear").train()
+    make_trainer(tmp_path, max_steps=4, save_steps=1, lr_scheduler_type="linear").train(resume=True)
+    rates = [step["learning_rate"] for step in Run(tmp_path / "run").metrics]
+    assert rates == pytest.approx([1e-3, 5e-4, 5e-4, 2.5e-4])
+
+
+def test_a_finished_run_without_a_checkpoint_is_not_trained_again(tmp_path):
+    make_trainer(tmp_path, max_steps=2).train()
+    with pytest.raises(ConfigError, match="has finished"):
+        make_trainer(tmp_path, max_steps=3).train(resume=True)
+
+
+def test_another_adapter_scale_is_refused(tmp_path):
+    from rlkit import add_lora
+
+    def with_lora(alpha):
+        model, tokenizer = small_model()
+        return make_trainer(
+            tmp_path, model=(add_lora(model, r=2, lora_alpha=alpha), tokenizer), max_steps=3, save_steps=2
+        )
+
+    with_lora(8).train()
+    with pytest.raises(ConfigError, match="lora"):
+        with_lora(64).train(resume=True)
+    assert with_lora(8).train(resume=True)["steps"] == 3
+
+
+def test_a_step_that_fails_keeps_no_prompts(tmp_path):
+    left = [2]
+
+    def fails_once(completions, completion_ids, **columns):
+        left[0] -= len(completions) == 16
+        if left[0] == 0:
+            raise ValueError("once")
+        return [float(sum(ids) % 7) for ids in completion_ids]
+
+    trainer = make_trainer(tmp_path, fails_once, max_steps=4)
+    with pytest.raises(Exception, match="once"):
+        trainer.train()
+    assert trainer._order.position == 4 and trainer._rollouts == 1
+    assert trainer.train()["steps"] == 4
+    whole = make_trainer(tmp_path / "whole", max_steps=4)
+    whole.train()
+    losses = [[step["loss"] for step in Run(t.run_dir).metrics] for t in (trainer, whole)]
+    assert losses[0] == losses[1]

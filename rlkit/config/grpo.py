@@ -72,7 +72,8 @@ class GRPOConfig(TrainingSettings):
         mask_truncated_completions: leave truncated completions out of the loss.
         entropy_coef: weight of an entropy bonus.
         vllm_importance_sampling_correction: weigh tokens by π_old / π_engine, because the engine computes the same
-            weights in its own arithmetic. None: in 16-bit arithmetic only; in float32 the two agree to 1e-5.
+            weights in its own arithmetic. None: where they differ visibly,
+            in 16 bits and on a GPU; in float32 on a CPU they agree to 1e-5.
         vllm_importance_sampling_mode: ``token_``, ``sequence_`` or ``geometric_`` with ``truncate`` or ``mask``.
         vllm_importance_sampling_clip_max, vllm_importance_sampling_clip_min: the range that weights are
             truncated to, or outside which they are masked.
@@ -138,7 +139,7 @@ class GRPOConfig(TrainingSettings):
 
     @property
     def rows_per_step(self) -> int:
-        """N = P · G, rows an optimizer step."""
+        """N = P · G, rows a rollout."""
         assert self.prompts_per_step is not None  # __post_init__ fills it in
         return self.prompts_per_step * self.num_generations
 

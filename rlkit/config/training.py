@@ -36,8 +36,9 @@ class TrainingSettings(Settings):
 
         per_device_train_batch_size: at most so many rows a forward/backward pass (a micro-batch); None leaves it to
             ``micro_batch_tokens``. Memory and speed depend on the two, the gradient does not.
-        micro_batch_tokens: at most so many tokens a micro-batch (a longer row stands alone); None: 2,048 on a CPU,
-            8,192 elsewhere. Rows of similar length go together, so that padding stays below 10 %.
+        micro_batch_tokens: at most so many tokens a micro-batch (a longer row stands alone); None: as many as
+            keep a micro-batch's activations near 1 GiB on a CPU, 8 GiB elsewhere. Rows of similar
+            length go together, so that padding stays below 10 %.
         gradient_checkpointing: keep only each layer's input for the backward pass and compute the rest again: less
             memory, about a third more time.
 

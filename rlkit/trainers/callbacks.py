@@ -32,6 +32,12 @@ class StopAtAccuracy(Callback):
     def __init__(self, target: float) -> None:
         self.target = target
 
+    def on_train_begin(self, trainer: Any) -> None:
+        if (
+            trainer.evaluations and trainer.evaluations[-1].step == trainer.step_index
+        ):  # a run that was resumed
+            self.on_evaluate(trainer, trainer.evaluations[-1])
+
     def on_evaluate(self, trainer: Any, evaluation: Evaluation) -> None:
         found = evaluation.accuracy_greedy
         if found is not None and found >= self.target and trainer.step_index:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rlkit.errors import ConfigError
@@ -32,6 +32,8 @@ class GradientCheckpointing:
                 "Allowed: False for this model; a smaller micro_batch_tokens also saves memory"
             )
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for layer in self._layers:
+            layer._gradient_checkpointing_func = _in_eval_mode(layer, layer._gradient_checkpointing_func)
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
@@ -42,6 +44,22 @@ class GradientCheckpointing:
         finally:
             for layer in self._layers:
                 layer.training = False
+
+
+def _in_eval_mode(layer: Any, recompute: Callable[..., Any]) -> Callable[..., Any]:
+    """``recompute``, with the layer's own forward pass in eval mode: some layers (OPT's) apply dropout themselves."""
+
+    def run(forward: Callable[..., Any], *args: Any) -> Any:
+        def in_eval_mode(*given: Any) -> Any:
+            layer.training = False
+            try:
+                return forward(*given)
+            finally:
+                layer.training = True
+
+        return recompute(in_eval_mode, *args)
+
+    return run
 
 
 def gradient_checkpointing(model: Any, wanted: bool) -> Any:

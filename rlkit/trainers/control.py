@@ -116,7 +116,8 @@ class TrainerControl:
     def begin(self) -> None:
         """Training starts in this thread: forget the last time's requests, but for a pause."""
         with self._changed:
-            self._stop_reason, self._summary, self._error = None, None, None
+            if self._state != "running":  # in_background has cleared them, and a stop may have come since
+                self._stop_reason, self._summary, self._error = None, None, None
             self._thread = threading.current_thread()
             self._state = "running"
             self._changed.notify_all()
@@ -148,12 +149,14 @@ class TrainerControl:
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # kept for wait(); there is nobody here to catch it
-                self.end("failed", error=error)
+            except (
+                BaseException
+            ) as error:  # work() has left it with end() for wait(); nobody here could catch it
                 if isinstance(error, Exception):
                     print(f"training stopped: {type(error).__name__}: {error}", flush=True)
 
         with self._changed:
+            self._stop_reason, self._summary, self._error = None, None, None
             self._state = "running"  # from here on, before the thread is scheduled
             # With this cell's context: a notebook shows what the thread prints below the cell that started it.
             work_here = contextvars.copy_context().run

@@ -150,7 +150,11 @@ class GRPOTrainer(TrainingLoop):
         needed = max(longest) + (self._probe_length if args.probe_prompts else args.max_completion_length)
         most = max(needed, max(len(ids) for ids in canary) + 1)
         self.generation = PolicyEngine(model, processing_class, args, canary, most, engine)
-        self.policy = PolicyUpdate(model, args, self.total_steps, reference)
+        try:
+            self.policy = PolicyUpdate(model, args, self.total_steps, reference)
+        except BaseException:
+            self.generation.engine.close()
+            raise
 
     @property
     def engine(self) -> Engine:
@@ -247,22 +251,32 @@ class GRPOTrainer(TrainingLoop):
     def step(self) -> Metrics:
         """Rollout, score, advantages, update, sync; then one line and one sample file in the run directory."""
         start = time.perf_counter()
-        rollout = self.rollout()
-        rewards = self.score(rollout)
-        drawn: dict[str, Any] = {}
-        if self.args.dynamic_sampling_tries:
-            refilled = self.refill(rollout, rewards)
-            rollout, rewards = refilled.rollout, refilled.rewards
-            everything = refilled.drawn_rollout, refilled.drawn_rewards
-            drawn = {**reward_values(*everything, self.advantages(everything[1])), **refilled.values()}
-        advantages = self.advantages(rewards)
-        metrics = self.update(rollout, advantages)
+        dealt, index = (self._order.position, self._rollouts), self.step_index
+        try:
+            rollout, rewards, drawn = self._sampled_and_scored()
+            advantages = self.advantages(rewards)
+            metrics = self.update(rollout, advantages)
+        except BaseException:
+            if self.step_index == index:  # the step can be made again, with the same prompts and samples
+                self._order.position, self._rollouts = dealt
+            raise
         metrics.values |= drawn
         with interrupts_held():  # weights that have moved are synchronised and written down
             report = self.sync()
             metrics.values["seconds/step"] = time.perf_counter() - start
             self.record(rollout, rewards, advantages, metrics, report)
         return metrics
+
+    def _sampled_and_scored(self) -> tuple[Rollout, Rewards, dict[str, Any]]:
+        """What a step trains on, and the numbers of all that was drawn for it where groups were replaced."""
+        rollout = self.rollout()
+        rewards = self.score(rollout)
+        if not self.args.dynamic_sampling_tries:
+            return rollout, rewards, {}
+        refilled = self.refill(rollout, rewards)
+        everything = refilled.drawn_rollout, refilled.drawn_rewards
+        drawn = {**reward_values(*everything, self.advantages(everything[1])), **refilled.values()}
+        return refilled.rollout, refilled.rewards, drawn
 
     def record(
         self,
@@ -308,6 +322,7 @@ class GRPOTrainer(TrainingLoop):
 
         Nothing is trained, and the samples of training stay the same. Default: ``probe_prompts``.
         """
+        self.control.check_free("probe()")
         start = time.perf_counter()
         rows = self.train_rows[: prompts or self.args.probe_prompts or 8]
         limit = self._probe_length if self.args.probe_prompts else self.args.max_completion_length
@@ -345,7 +360,7 @@ class GRPOTrainer(TrainingLoop):
     def after_loading(self, checkpoint: Checkpoint) -> None:
         super().after_loading(checkpoint)
         self.generation.stale = True
-        self.sync()
+        self.generation.sync()  # not self.sync(), which may write to the run directory: it is not reopened yet
 
     def what_must_match(self) -> dict[str, Any]:
         return {

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from rlkit.adapters import adapter_summary
 from rlkit.config import TrainingSettings
 from rlkit.environment import device_name, versions
-from rlkit.errors import TrainingError
+from rlkit.errors import ConfigError, TrainingError
 from rlkit.export import save_model
 from rlkit.memory import MemoryLedger
 from rlkit.rollout import Evaluation, Metrics
-from rlkit.runs import RunWriter, diagnose
+from rlkit.runs import RunWriter, diagnose, schema
 from rlkit.trainers import resume
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checkpoints import Checkpoint, write_checkpoint
@@ -96,6 +97,7 @@ class TrainingLoop:
         """What a run that is resumed must have in common with its beginning; names and plain values."""
         return {
             **resume.settings_that_matter(self.args),
+            "lora": adapter_summary(self.model),
             "versions": versions(),
             "device": device_name(str(self.model.device)),
         }
@@ -106,6 +108,7 @@ class TrainingLoop:
     def run(self) -> RunWriter:
         """The run directory's writer; opened at the first write. An older run there is moved aside."""
         if self._writer is None:
+            self._took_over = (self.run_dir / schema.CONFIG).exists()
             self._writer = RunWriter(self.args.output_dir, config=self.describe(), overwrite=True)
         return self._writer
 
@@ -141,25 +144,35 @@ class TrainingLoop:
         if resume:
             self._resume()
         if background:
-            self.control.in_background(self._train)
+            self.control.in_background(lambda: self._train(background=True))
             return self.control
         return self._train()
 
     def _resume(self) -> None:
-        if self._writer is None:  # otherwise this trainer goes on by itself
+        if self._writer is None:
             resume.resume(self)
+        elif self._took_over and not self._began:
+            raise ConfigError(
+                f"train(resume=True) comes too late: this trainer has begun a new run in {self.run_dir} (evaluate() or "
+                f"a step by hand came first), and the earlier run was moved to {self.run_dir}.old-…. Move it back, "
+                "make a new trainer, and call train(resume=True) first"
+            )  # otherwise this trainer goes on by itself
 
-    def _train(self) -> dict[str, Any]:
+    def _train(self, background: bool = False) -> dict[str, Any]:
         self.control.begin()
-        ended, summary = "failed", None
+        self._began = True
+        ended, summary, failure = "failed", None, None
         try:
             summary = self._whole_training()
             ended = "finished" if summary["status"] == "finished" else "stopped"
             return summary
+        except BaseException as error:
+            failure = error
+            raise
         finally:
             for reporter in self.reporters:
                 reporter.close()
-            self.control.end(ended, summary)
+            self.control.end(ended, summary, failure if background else None)
 
     def _whole_training(self) -> dict[str, Any]:
         (self.run.directory / "summary.json").unlink(missing_ok=True)  # a run that goes on is not finished
@@ -169,9 +182,10 @@ class TrainingLoop:
             callback.on_train_begin(self)
         try:
             with self._stoppable():
+                if not self.step_index and not self._prepared:
+                    self._prepared = True
+                    self.prepare()
                 if not self.evaluations:
-                    if not self.step_index:
-                        self.prepare()
                     self.evaluate()
                 status = self._steps()
         except KeyboardInterrupt:
@@ -214,6 +228,8 @@ class TrainingLoop:
         evaluation = self.judge()
         if evaluation is None:
             return None
+        for earlier in self.evaluations[1:]:
+            earlier.forget_tables()  # they are on disk; the first and the newest are kept for comparing
         self.evaluations.append(evaluation)
         for kind, rows in evaluation.tables().items():
             self.run.write_eval(evaluation.step, kind, rows)
@@ -223,6 +239,9 @@ class TrainingLoop:
         return evaluation
 
     _checkpointed = -1  # the step of the newest checkpoint
+    _took_over = False  # opening the run directory moved an earlier run aside
+    _began = False  # train() has been called
+    _prepared = False
 
     def save_checkpoint(self) -> Path:
         """Write what ``train(resume=True)`` needs to ``<run>/checkpoints``; whole or not at all."""

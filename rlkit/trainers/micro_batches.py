@@ -8,15 +8,33 @@ be more than a tenth padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 MAX_PADDING = 0.1  # of a micro-batch's tokens that are not padding
-TOKENS_BY_DEVICE = {"cpu": 2048}  # a CPU is as fast on 2,048 tokens as on more; memory grows with each
-TOKENS_ELSEWHERE = 8192
+ACTIVATION_BYTES = {
+    "cpu": 2**30
+}  # of one micro-batch, where nothing else is asked for; more brings a CPU no speed
+ACTIVATION_BYTES_ELSEWHERE = 2**33
+FEWEST, MOST = 256, 16_384  # tokens
 
 
-def token_budget(asked: int | None, device_type: str) -> int:
-    """Tokens a micro-batch: what was asked for, or what suits the device."""
-    return TOKENS_BY_DEVICE.get(device_type, TOKENS_ELSEWHERE) if asked is None else asked
+def token_budget(asked: int | None, model: Any, checkpointing: bool = False) -> int:
+    """Tokens a micro-batch: what was asked for, or as many as keep its activations near ``ACTIVATION_BYTES``.
+
+    A layer keeps about 10 H + 4 I numbers a token for the backward pass (H hidden size; I of the feed-forward
+    part), with gradient checkpointing H, and once more those of the layer that is being recomputed.
+    """
+    if asked is not None:
+        return asked
+    config = model.config.get_text_config()
+    width = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    layers = getattr(config, "num_hidden_layers", None) or 1
+    layer = 10 * width + 4 * inner
+    numbers = layers * width + layer if checkpointing else layers * layer
+    size = 2 if "16" in str(model.dtype) else 4
+    room = ACTIVATION_BYTES.get(model.device.type, ACTIVATION_BYTES_ELSEWHERE)
+    return max(FEWEST, min(MOST, room // (numbers * size)))
 
 
 def micro_batches(

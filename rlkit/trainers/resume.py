@@ -127,6 +127,16 @@ def resume(trainer: TrainingLoop) -> None:
             f"the run in {directory} is being written by another process. Wait for it, or stop it"
         )
     checkpoint = latest_checkpoint(directory)
+    if checkpoint is None and any((directory / schema.CHECKPOINTS).glob("step_*")):
+        raise ConfigError(
+            f"no checkpoint of the run in {directory} can be read; the warnings say why. train() without resume begins "
+            "anew and moves the run aside"
+        )
+    if checkpoint is None and (Run(directory).summary or {}).get("status") == "finished":
+        raise ConfigError(
+            f"the run in {directory} has finished and kept no checkpoint to go on from. train() without resume begins "
+            "anew and moves it aside; runs that are to be prolonged want save_steps"
+        )
     if checkpoint is None:
         trainer._writer = RunWriter.resume(directory, config=trainer.describe(), position=0, step=-1)
         trainer.run.note("started over: the run had no checkpoint yet")

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
+from rlkit.adapters import adapter_summary
 from rlkit.config import SFTConfig
 from rlkit.engines.base import end_token_ids
 from rlkit.errors import bad_value
 from rlkit.interrupts import interrupts_held
 from rlkit.logprobs import completion_logprobs
-from rlkit.quantised import parameter_count
+from rlkit.quantised import is_nf4, parameter_count
 from rlkit.rollout import Metrics, Row
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checkpointing import gradient_checkpointing
@@ -65,6 +66,9 @@ class SFTEvaluation:
     def tables(self) -> dict[str, list[Row]]:
         """The completions to keep, by kind: none, since none are sampled."""
         return {}
+
+    def forget_tables(self) -> None:
+        """Nothing is held."""
 
     def outcome(self) -> dict[str, float]:
         """What a run's summary says, before and after."""
@@ -154,6 +158,7 @@ class SFTTrainer(TrainingLoop):
         Raises:
             TrainingError: the third gradient in a row that is not finite.
         """
+        self.control.check_free("step()")
         start = time.perf_counter()
         assert self.args.rows_per_step is not None  # the settings fill it in
         examples = [self.train_rows[i] for i in self._order.take(self.args.rows_per_step)]
@@ -252,6 +257,8 @@ class SFTTrainer(TrainingLoop):
             "algorithm": "SFT",
             "model": self.model.name_or_path,
             "parameters": parameter_count(self.model),
+            "load_in_4bit": is_nf4(self.model),
+            "lora": adapter_summary(self.model),
             "trained_parameters": sum(parameter.numel() for parameter in self.optimizer.parameters),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "train_rows": len(self.train_rows),
@@ -303,7 +310,9 @@ class SFTTrainer(TrainingLoop):
         """Row numbers of each micro-batch."""
         return micro_batches(
             [len(example) for example in examples],
-            max_tokens=token_budget(self.args.micro_batch_tokens, self.model.device.type),
+            max_tokens=token_budget(
+                self.args.micro_batch_tokens, self.model, self.args.gradient_checkpointing
+            ),
             max_rows=self.args.per_device_train_batch_size,
         )
 

@@ -61,10 +61,10 @@ class PolicyUpdate:
         self.reference = reference
         self.optimizer = Optimizer(model, args, total_steps, args.num_iterations * args.steps_per_generation)
         self.recomputing = gradient_checkpointing(model, args.gradient_checkpointing)
-        self.max_tokens = token_budget(args.micro_batch_tokens, model.device.type)
-        sixteen_bit = model.dtype in (torch.bfloat16, torch.float16)
+        self.max_tokens = token_budget(args.micro_batch_tokens, model, args.gradient_checkpointing)
+        inexact = model.dtype in (torch.bfloat16, torch.float16) or model.device.type != "cpu"
         asked = args.vllm_importance_sampling_correction
-        self.corrects_mismatch = sixteen_bit if asked is None else asked
+        self.corrects_mismatch = inexact if asked is None else asked
 
     def update(self, batch: Batch, advantages: torch.Tensor) -> tuple[dict[str, Any], TokenRecord]:
         """μ passes over ``batch``, each in ``steps_per_generation`` optimizer steps.
@@ -195,10 +195,10 @@ class PolicyUpdate:
             max_completion_length=args.max_completion_length,
             totals=totals,
         )
-        tokens.logp_new[index], tokens.entropy[index] = logp.detach(), entropy.detach()
-        tokens.ratio[index] = loss.ratio.detach().expand_as(logp)
+        tokens.logp_new[index], tokens.entropy[index] = logp.detach().float(), entropy.detach().float()
+        tokens.ratio[index] = loss.ratio.detach().expand_as(logp).float()
         if is_weight is not None:
-            tokens.is_weight[index] = is_weight
+            tokens.is_weight[index] = is_weight.float()
         return loss, width
 
     @property
