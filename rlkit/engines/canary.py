@@ -138,12 +138,14 @@ class SyncGuard:
         """log π(x_t | x_<t) of every canary token but each sequence's first: float64 [tokens]."""
         was_training = self.model.training
         self.model.eval()
-        rows = []
-        for ids in self.sequences:
-            tokens = torch.tensor([ids], device=self.model.device)  # [1, L]
-            logits = self.model(input_ids=tokens).logits[0, :-1].float()  # [L-1, V]
-            rows.append(logits.log_softmax(-1).gather(-1, tokens[0, 1:, None]).squeeze(-1))
+        # One pass for all: what stands behind a shorter sequence's end is not seen by a causal model before it.
+        width = max(len(ids) for ids in self.sequences)
+        padded = [ids + [0] * (width - len(ids)) for ids in self.sequences]
+        tokens = torch.tensor(padded, device=self.model.device)  # [n, L]
+        logits = self.model(input_ids=tokens, use_cache=False).logits[:, :-1].float()  # [n, L-1, V]
+        logp = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)  # [n, L-1]
         self.model.train(was_training)
+        rows = [row[: len(ids) - 1] for row, ids in zip(logp, self.sequences, strict=True)]
         return torch.cat(rows).double().cpu()
 
     @staticmethod
