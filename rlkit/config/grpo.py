@@ -145,10 +145,8 @@ class GRPOConfig(TrainingSettings):
 
     def total_steps(self, num_rows: int) -> int:
         """GRPO steps for a data set of ``num_rows`` rows."""
-        if self.max_steps > 0:
-            return self.max_steps
         assert self.prompts_per_step is not None
-        return math.ceil(num_rows * self.num_train_epochs / self.prompts_per_step)
+        return self.steps_for(num_rows, self.prompts_per_step)
 
     def schedule(self, num_rows: int) -> str:
         """The batch arithmetic in one sentence, for people.

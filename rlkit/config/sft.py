@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from rlkit.config.training import TrainingSettings, count
@@ -52,10 +51,8 @@ class SFTConfig(TrainingSettings):
 
     def total_steps(self, num_rows: int) -> int:
         """Optimizer steps for a data set of ``num_rows`` rows."""
-        if self.max_steps > 0:
-            return self.max_steps
         assert self.rows_per_step is not None
-        return math.ceil(num_rows * self.num_train_epochs / self.rows_per_step)
+        return self.steps_for(num_rows, self.rows_per_step)
 
     def schedule(self, num_rows: int) -> str:
         """The batch arithmetic in one sentence, for people.

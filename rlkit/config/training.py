@@ -5,6 +5,7 @@ Fields carry TRL's names where TRL has them, so that a configuration can move ov
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rlkit.errors import bad_value, unknown_name
@@ -80,6 +81,12 @@ class TrainingSettings(Settings):
     save_model: bool = True
     report_to: str | list[str] = "none"
     disable_tqdm: bool = False
+
+    def steps_for(self, num_rows: int, rows_per_step: int) -> int:
+        """``max_steps``, or as many as ``num_train_epochs`` passes over ``num_rows`` rows take."""
+        if self.max_steps > 0:
+            return self.max_steps
+        return math.ceil(num_rows * self.num_train_epochs / rows_per_step)
 
     def check_training(self) -> None:
         """Check what all trainers share.
