@@ -74,7 +74,8 @@ class SyncGuard:
         mine = self._trainer_logprobs()  # [tokens]
         report.moved = _largest(mine - self._last)
         report.conclusive = report.moved > self.tolerance
-        report.gap = _largest(self._engine_logprobs() - mine)
+        same = report.strategy == "same module"  # one and the same: nothing to compare
+        report.gap = 0.0 if same else _largest(self._engine_logprobs() - mine)
         self._last = mine
         report.seconds += time.perf_counter() - start
         if not report.gap <= self.tolerance:  # also true for NaN

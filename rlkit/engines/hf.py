@@ -71,6 +71,8 @@ class HFEngine:
     def _generate_chunk(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator
     ) -> list[Completion]:
+        from rlkit.engines.decoding import grouped_attention, with_room  # here: it imports transformers
+
         model, device = self._model, self._model.device
         input_ids, attention = _left_pad(prompts, device)  # [P, L] both
         output = model(
@@ -82,6 +84,7 @@ class HFEngine:
         )
         cache = output.past_key_values
         cache.batch_repeat_interleave(sampling.n)
+        with_room(cache)
         logits = output.logits[:, -1].repeat_interleave(sampling.n, 0)  # [N, V]
         attention = attention.repeat_interleave(sampling.n, 0)  # [N, L]
         position = attention.sum(-1, keepdim=True)  # [N, 1] the next token's position
@@ -104,13 +107,14 @@ class HFEngine:
                 rows = keep.nonzero().squeeze(-1)
                 cache.batch_select_indices(rows)
                 token, attention, position, alive = token[rows], attention[rows], position[rows], alive[rows]
-            output = model(
-                input_ids=token[:, None],
-                attention_mask=attention,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            )
+            with grouped_attention(model):
+                output = model(
+                    input_ids=token[:, None],
+                    attention_mask=attention,
+                    position_ids=position,
+                    past_key_values=cache,
+                    use_cache=True,
+                )
             logits, position = output.logits[:, -1], position + 1
         return completions
 
@@ -181,12 +185,30 @@ def _sample(
     if sampling.temperature == 0:
         token = logp.argmax(-1)
     else:
-        token = torch.multinomial(logp.exp(), 1, generator=generator).squeeze(-1)
+        token = _draw(logp.exp(), generator)
     top = None
     if sampling.top_logprobs:
         values, ids = logp.topk(min(sampling.top_logprobs, logp.shape[-1]), -1)
         top = (ids, values)
     return token, logp.gather(-1, token[:, None]).squeeze(-1), top
+
+
+def _draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One index a row, [n], from probabilities [n, V]: where their running sum passes a uniform random number.
+
+    ``torch.multinomial`` draws V random numbers a row instead, which takes a CPU longer than a small model's forward.
+    """
+    device = probabilities.device
+    exact = torch.float32 if device.type == "mps" else torch.float64  # the sum of 100,000 small numbers
+    sums = probabilities.cumsum(-1, dtype=exact)  # [n, V]
+    if not bool(sums[:, -1].isfinite().all()):
+        raise EngineError(
+            "the model's probabilities are not finite, so nothing can be sampled: are there NaN in its weights, or "
+            "does it overflow in float16? Load the weights of an earlier checkpoint, or use dtype='bfloat16'"
+        )
+    uniform = torch.rand(len(sums), 1, dtype=exact, device=device, generator=generator)  # [n, 1] in [0, 1)
+    index = torch.searchsorted(sums, uniform * sums[:, -1:], right=True)  # right: never one of probability 0
+    return index.squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
 
 
 def _record(

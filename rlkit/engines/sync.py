@@ -44,7 +44,8 @@ class SyncReport:
         strategy: ``"shared"``, ``"reload"``, ``"adapter"``, ``"same module"`` (Hugging Face engine) or ``"copied"``.
         bytes_copied: bytes moved for this update.
         seconds: wall-clock seconds, the canary's comparison included where it ran.
-        gap: largest |log π_engine − log π_trainer| over the canary tokens; None before the canary ran.
+        gap: largest |log π_engine − log π_trainer| over the canary tokens; None before the canary ran, 0 where
+            the engine is the trainer's own module.
         moved: largest change of the trainer's own canary log-probabilities since the last sync.
         conclusive: whether ``moved`` exceeds the tolerance. Agreement proves nothing about an update that is
             too small to see; the perturbation check of ``SyncGuard.prove`` covers those.
