@@ -154,9 +154,12 @@ def completion_logprobs(
 
     shape = _head(model)
     body = _unwrap(model).base_model
-    if "position_ids" in inspect.signature(body.forward).parameters:
-        model_inputs.setdefault("position_ids", (attended.long().cumsum(1) - 1).clamp(min=0))
-    hidden = body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **model_inputs)[0]
+    # Padding on the right is never looked at by a causal model: no mask, so attention's fast kernels are free to run.
+    if not bool(attended[:, 0].all()):
+        model_inputs["attention_mask"] = attention_mask
+        if "position_ids" in inspect.signature(body.forward).parameters:
+            model_inputs.setdefault("position_ids", (attended.long().cumsum(1) - 1).clamp(min=0))
+    hidden = body(input_ids=input_ids, use_cache=False, **model_inputs)[0]
     kept = score.flatten().nonzero()[:, 0].to(hidden.device)  # [n] places in the flattened frame
     hidden = hidden.flatten(0, 1).index_select(0, kept - 1).to(shape.weight.device)  # [n, H]
     if warmth.ndim:

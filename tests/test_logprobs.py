@@ -443,6 +443,24 @@ def test_left_and_right_padding_give_the_same_numbers() -> None:
     assert left.logprobs[:, :5].abs().sum() == right.logprobs[:, 6:].abs().sum() == 0
 
 
+@pytest.mark.parametrize(("padded", "masked"), [("right", False), ("left", True)])
+def test_padding_on_the_right_needs_no_attention_mask(padded: str, masked: bool) -> None:
+    """A causal model never looks at it, and without a mask attention's fused kernels may run."""
+    model, seen = tiny("Qwen2"), []
+    model.set_attn_implementation("sdpa")
+    ids, attention = torch.full((2, 5), 7), torch.ones(2, 5, dtype=torch.long)
+    attention[1, -2:] = 0
+    if padded == "left":
+        attention = attention.flip(1)
+    hook = model.model.layers[0].self_attn.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    score = attention.bool() & (attention.cumsum(1) > 1)
+    completion_logprobs(model, ids, attention, score)
+    hook.remove()
+    assert [mask is not None for mask in seen] == [masked]
+
+
 def test_temperature_per_completion_and_per_token() -> None:
     model, (ids, attention, completion) = tiny("Qwen2"), batch()
     warm = torch.tensor([0.5, 1.0, 2.0])
