@@ -215,6 +215,7 @@ class SFTTrainer(TrainingLoop):
                 )  # [n, W], 0 where not learned
                 loss = -found.logprobs.sum() / learned
                 loss.backward()
+                self.optimizer.collect()
             total += float(loss.detach())
             assert found.entropy is not None
             entropy += float(found.entropy.detach().sum())
@@ -261,6 +262,7 @@ class SFTTrainer(TrainingLoop):
             "lora": adapter_summary(self.model),
             "trained_parameters": sum(parameter.numel() for parameter in self.optimizer.parameters),
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "master_weights": bool(self.optimizer.masters),
             "train_rows": len(self.train_rows),
             "eval_rows": len(self.eval_rows),
             "left_out": self.left_out,
