@@ -21,8 +21,10 @@ from rlkit.adapters import (
     is_adapter_model,
     save_adapter,
 )
+from rlkit.config import ConfigWarning
 from rlkit.errors import ConfigError
 from rlkit.models import EMBEDDED, ModelWarning, load_model
+from rlkit.trainers.reference import reference_policy
 
 NAME = "rlkit/tiny-arithmetic"
 IDS = torch.arange(5, 25)[None]  # [1, 20]
@@ -133,6 +135,15 @@ def test_the_disabled_adapter_is_the_reference_policy(model):
         raise ZeroDivisionError
     assert torch.equal(lora(IDS).logits, trained)
     assert flags == {name: p.requires_grad for name, p in lora.named_parameters()}
+
+
+def test_a_reference_that_forgets_the_warm_start_is_warned_of(model, recwarn):
+    lora = add_lora(model, r=4)
+    reference_policy(lora)
+    assert not recwarn.list, "a fresh adapter changes nothing yet: the base is the policy before training"
+    train(lora)
+    with pytest.warns(ConfigWarning, match=r"adapter has been trained before.*merge it"):
+        reference_policy(lora)
 
 
 def test_adapter_state_is_the_live_adapter(model):

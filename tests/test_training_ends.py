@@ -77,6 +77,28 @@ def test_an_interrupt_inside_a_step_leaves_whole_steps_and_matching_weights(tmp_
     assert run.steps == [1, 2, 3]
 
 
+def test_an_interrupt_between_two_optimizer_steps_of_one_rollout_is_told(tmp_path):
+    """μ = 3: the second Ctrl-C comes after the first of step 2's three optimizer steps."""
+    trainer = make_trainer(tmp_path, max_steps=50, num_iterations=3)
+    apply, calls = trainer.policy.optimizer.step, []
+
+    def interrupted():
+        calls.append(trainer.step_index)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return apply()
+
+    trainer.policy.optimizer.step = interrupted
+    summary = trainer.train()
+    assert summary["steps"] == 1
+    assert summary["status"].endswith("the weights have moved on by 1 of the 3 optimizer steps of step 2")
+    assert not list(trainer.run_dir.glob("checkpoints/step_000002*"))
+    trainer.policy.optimizer.step = apply
+    trainer.stop("enough")
+    assert "moved on" not in trainer.train()["status"]
+
+
 def test_a_non_finite_gradient_skips_the_step_and_keeps_the_batch(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=10)
     poison = trainer.model.model.norm.weight.register_hook(lambda gradient: gradient * float("nan"))

@@ -227,7 +227,7 @@ class GRPOTrainer(TrainingLoop):
             self._nonfinite.saw(skipped, step, self.run, kept, values["updates"])
             self._nonfinite.check(step, self.run, self.args.learning_rate)
         values["seconds/update"] = time.perf_counter() - start
-        self.step_index += 1
+        self.step_index, self.policy.taken = self.step_index + 1, 0
         return Metrics(self.step_index, values, tokens)
 
     def sync(self) -> SyncReport:
@@ -381,6 +381,7 @@ class GRPOTrainer(TrainingLoop):
             "load_in_4bit": is_nf4(self.model),
             "trained_parameters": sum(parameter.numel() for parameter in self.policy.optimizer.parameters),
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "master_weights": bool(self.policy.optimizer.masters),
             "lora": adapter_summary(self.model),
             "train_rows": len(self.train_rows),
             "eval_rows": len(self.eval_rows),
@@ -403,6 +404,14 @@ class GRPOTrainer(TrainingLoop):
         return (
             f"{self.args.schedule(len(self.train_rows))}\n"
             f"generating with {self.engine.name}; weights: {self.weight_sync}{because}"
+        )
+
+    def between_steps(self) -> str:
+        taken = self.policy.taken
+        return (
+            f"{taken} of the {self.policy.per_rollout} optimizer steps of step {self.step_index + 1}"
+            if taken
+            else ""
         )
 
     def outcome(self) -> dict[str, Any]:

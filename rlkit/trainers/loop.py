@@ -81,6 +81,10 @@ class TrainingLoop:
         """What the trainer adds to the summary."""
         return {}
 
+    def between_steps(self) -> str:
+        """What of an unfinished step is in the weights already; empty where they are those of the last whole step."""
+        return ""
+
     def announcement(self) -> str:
         """What ``train`` says before it starts."""
         return f"{self.total_steps - self.step_index} steps"
@@ -189,16 +193,21 @@ class TrainingLoop:
                     self.evaluate()
                 status = self._steps()
         except KeyboardInterrupt:
-            status = "stopped: interrupted by hand, in the middle of a step"
+            status = f"stopped: interrupted by hand, in the middle of a step{self._partly()}"
         except Exception as error:
-            # The weights are those of the last whole update; a failure to save must not hide the error itself.
-            with contextlib.suppress(Exception):
-                self._finish(f"stopped: {type(error).__name__}: {error}", save_model=self.args.save_model)
+            with contextlib.suppress(Exception):  # a failure to save must not hide the error itself
+                status = f"stopped: {type(error).__name__}: {error}{self._partly()}"
+                self._finish(status, save_model=self.args.save_model)
             raise
         summary = self._finish(status, save_model=self.args.save_model)
         for callback in self.callbacks:
             callback.on_train_end(self, summary)
         return summary
+
+    def _partly(self) -> str:
+        """For the summary's status: weights between two steps are no step's."""
+        done = self.between_steps()
+        return f"; the weights have moved on by {done}" if done else ""
 
     def _steps(self) -> str:
         """Step after step; returns the summary's status."""

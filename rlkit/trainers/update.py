@@ -59,7 +59,9 @@ class PolicyUpdate:
         self.model: Any = model
         self.args = args
         self.reference = reference
-        self.optimizer = Optimizer(model, args, total_steps, args.num_iterations * args.steps_per_generation)
+        self.per_rollout = args.num_iterations * args.steps_per_generation  # optimizer steps
+        self.optimizer = Optimizer(model, args, total_steps, self.per_rollout)
+        self.taken = 0  # optimizer steps of an update that the trainer has not counted as a step yet
         self.recomputing = gradient_checkpointing(model, args.gradient_checkpointing)
         self.max_tokens = token_budget(args.micro_batch_tokens, model, args.gradient_checkpointing)
         inexact = model.dtype in (torch.bfloat16, torch.float16) or model.device.type != "cpu"
@@ -89,14 +91,14 @@ class PolicyUpdate:
             self._reference_logprobs(batch),
         )
         tokens = TokenRecord.zeros(mask.shape, mask.device)
-        updates, skipped = 0, False
+        self.taken, skipped = 0, False
         for iteration in range(args.num_iterations):
             values = []
             for part in parts:
                 found = self._gradient(batch, part, given, tokens)
                 found |= self.optimizer.step()
                 values.append(found)
-                updates += not found["skipped"]
+                self.taken += not found["skipped"]
                 if skipped := found["skipped"]:
                     break
             if iteration == 0:
@@ -107,7 +109,7 @@ class PolicyUpdate:
             if skipped:
                 break
         merged = {name: _mean([found[name] for found in values]) for name in values[0]}
-        merged |= {"learning_rate": values[-1]["learning_rate"], "updates": updates, "skipped": skipped}
+        merged |= {"learning_rate": values[-1]["learning_rate"], "updates": self.taken, "skipped": skipped}
         gap = (batch.logp_engine - tokens.logp_old)[batch.mask].abs()  # [tokens] nats
         merged |= {"engine_gap": float(gap.mean()), "engine_gap_max": float(gap.max())}
         merged |= mismatch_statistics(
@@ -139,6 +141,7 @@ class PolicyUpdate:
                     loss, width = self._micro_batch(batch, index, given, tokens, totals)
                     if wanted:
                         loss.loss.backward()
+                        self.optimizer.collect()
                 cells += len(chosen) * width
                 sums["loss"] += float(loss.loss.detach())
                 sums["clip_low"] += float(loss.clipped_low.sum())
