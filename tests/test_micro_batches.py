@@ -176,14 +176,14 @@ def test_a_layer_with_dropout_of_its_own_is_recomputed_without_it():
 
 
 def test_the_token_budget_follows_the_size_of_the_model():
-    from rlkit.trainers.micro_batches import FEWEST, MOST, token_budget
+    from rlkit.trainers.micro_batches import FEWEST_TOKENS, MOST_TOKENS, token_budget
 
     model, _ = small_model()
     assert token_budget(77, model) == 77
-    assert token_budget(None, model) == MOST  # a tiny model: as many as there may be
+    assert token_budget(None, model) == MOST_TOKENS["cpu"]  # a tiny model: as many as there may be
     model.config.hidden_size, model.config.intermediate_size, model.config.num_hidden_layers = 576, 1536, 30
     smollm2 = token_budget(None, model)
     assert pytest.approx(smollm2, abs=1) == 2**30 / (30 * (10 * 576 + 4 * 1536) * 4)
     assert token_budget(None, model, checkpointing=True) > 5 * smollm2
     model.config.hidden_size = 100_000
-    assert token_budget(None, model) == FEWEST
+    assert token_budget(None, model) == FEWEST_TOKENS

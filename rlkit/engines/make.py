@@ -39,6 +39,7 @@ def make_engine(
     max_model_len: int,
     weight_sync: str = "auto",
     gpu_memory_utilization: float = 0.3,
+    cache_rows: int | None = None,
     max_lora_rank: int | None = None,
 ) -> Engine:
     """Build the rollout engine.
@@ -46,7 +47,7 @@ def make_engine(
     Args:
         fast_inference: True asks for vLLM, False for transformers, None for vLLM where it is installed.
         max_model_len: longest prompt + completion, in tokens.
-        weight_sync, max_lora_rank: see :class:`rlkit.engines.vllm.VLLMEngine`.
+        weight_sync, cache_rows, max_lora_rank: see :class:`rlkit.engines.vllm.VLLMEngine`.
 
     Raises:
         EngineError: vLLM was asked for and is not installed. A model or an adapter that vLLM does not know falls
@@ -71,6 +72,7 @@ def make_engine(
             max_model_len=max_model_len,
             weight_sync=weight_sync,
             gpu_memory_utilization=gpu_memory_utilization,
+            cache_rows=cache_rows,
             max_lora_rank=max_lora_rank,
         )
     except EngineError as error:

@@ -16,7 +16,6 @@ import torch
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process, so that trainer and engine can share tensors
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; plenty for the models that a CPU trains
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise it re-pins the trainer's threads
     "VLLM_NO_USAGE_STATS": "1",
 }

@@ -19,6 +19,7 @@ import torch
 from rlkit.adapters import base_model, is_adapter_model
 from rlkit.engines.base import Sampling, end_token_ids
 from rlkit.engines.base_weights import keep_quantised_as_loaded
+from rlkit.engines.kv_cache import kv_cache_bytes
 from rlkit.engines.quiet import native_chatter, quiet, set_environment, tail
 from rlkit.engines.sync import SyncReport, Transport, choose_transport
 from rlkit.errors import EngineError
@@ -94,6 +95,9 @@ class VLLMEngine:
             adapter, this is how its base gets there, once.
         gpu_memory_utilization: share of a GPU's memory for the engine's KV cache; ignored on CPU.
         max_num_seqs: sequences decoded at once.
+        cache_rows: sequences of ``max_model_len`` tokens for which the key/value cache on a CPU has room (``max_num_seqs``
+            by default); where more are asked for, some wait. The environment's ``VLLM_CPU_KVCACHE_SPACE``, in GiB, goes
+            before it.
         max_lora_rank: the largest adapter rank that the engine makes room for; by default the adapter's own
             (or ``model.rlkit_max_lora_rank``). Rounded up to one that vLLM has: 1, 8, 16, 32, …, 512.
 
@@ -111,6 +115,7 @@ class VLLMEngine:
         weight_sync: str = "auto",
         gpu_memory_utilization: float = 0.3,
         max_num_seqs: int = 256,
+        cache_rows: int | None = None,
         max_lora_rank: int | None = None,
     ) -> None:
         if reason := why_vllm_cannot_run(model):
@@ -120,6 +125,10 @@ class VLLMEngine:
             from rlkit.engines.adapter import lora_request, lora_settings
 
             lora, self._lora = lora_settings(model, max_lora_rank), lora_request()
+        memory: dict[str, Any] = {}
+        if model.device.type == "cpu":
+            rows = min(cache_rows or max_num_seqs, max_num_seqs)
+            memory = {"kv_cache_memory_bytes": kv_cache_bytes(model, rows, max_model_len)}
         keep_quantised_as_loaded(model)
         close_live_engine()
         self.name = f"vLLM {'.'.join((vllm_version() or '').split('.')[:2])} colocated"
@@ -156,6 +165,7 @@ class VLLMEngine:
                     generation_config="vllm",  # no hidden top-k or repetition penalty from the model's folder
                     disable_log_stats=True,
                     seed=0,
+                    **memory,
                     **lora,
                 )
             except Exception as error:

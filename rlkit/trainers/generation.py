@@ -76,6 +76,7 @@ class PolicyEngine:
             max_model_len=max_model_len,
             weight_sync=self.args.weight_sync,
             gpu_memory_utilization=self.args.gpu_memory_utilization,
+            cache_rows=self.args.rows_per_step,
         )
 
     def sample(self, rows: Sequence[Row], sampling: Sampling, step: int) -> Rollout:

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_PADDING = 0.1  # of a micro-batch's tokens that are not padding
-ACTIVATION_BYTES = {
-    "cpu": 2**30
-}  # of one micro-batch, where nothing else is asked for; more brings a CPU no speed
-ACTIVATION_BYTES_ELSEWHERE = 2**33
-FEWEST, MOST = 256, 16_384  # tokens
+# Of one micro-batch, where nothing else is asked for: bytes, and at most so many tokens. More brings a CPU no speed.
+ACTIVATION_BYTES, MOST_TOKENS = {"cpu": 2**30}, {"cpu": 4096}
+ACTIVATION_BYTES_ELSEWHERE, MOST_TOKENS_ELSEWHERE = 2**33, 16_384
+FEWEST_TOKENS = 256
 
 
 def token_budget(asked: int | None, model: Any, checkpointing: bool = False) -> int:
@@ -34,7 +33,8 @@ def token_budget(asked: int | None, model: Any, checkpointing: bool = False) -> 
     numbers = layers * width + layer if checkpointing else layers * layer
     size = 2 if "16" in str(model.dtype) else 4
     room = ACTIVATION_BYTES.get(model.device.type, ACTIVATION_BYTES_ELSEWHERE)
-    return max(FEWEST, min(MOST, room // (numbers * size)))
+    most = MOST_TOKENS.get(model.device.type, MOST_TOKENS_ELSEWHERE)
+    return max(FEWEST_TOKENS, min(most, room // (numbers * size)))
 
 
 def micro_batches(
