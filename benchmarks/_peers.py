@@ -34,15 +34,16 @@ Found = dict[str, Any]
 def main(name: str, doc: str | None, run: Any) -> int:
     """Command line of the benchmark module ``name``: with ``--job`` one side's work, otherwise ``run(options)``.
 
-    ``run`` returns rows. They go to ``results/cpu.json``, with ``--quick`` to a scratch file.
+    ``run`` returns rows. They go to ``results/<device>.json``, with ``--quick`` to a scratch file.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="file for the rows (results/cpu.json)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="file for the rows (results/<device>.json)")
     parser.add_argument("--quick", action="store_true", help="everything once, small, to a scratch file")
+    parser.add_argument("--rounds", type=int, metavar="N", help="turns that each side takes")
     parser.add_argument("--only", metavar="TEXT", default="", help="only what has TEXT in its name")
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -56,13 +57,25 @@ def main(name: str, doc: str | None, run: Any) -> int:
         verdict = "" if options.quick else "reached" if _report.reached(r) else "NOT reached"
         numbers = f"{r['ours']:g} against {r['peer']:g} {r['unit']}"
         print(f"{r['ratio']:>8} {r['to_reach']:>8} {verdict:12} {r['name']}: {numbers}")
-    path = options.json or _report.RESULTS / "cpu.json"
+    path = options.json or _report.results_path(device())
     if options.quick and not options.json:
-        path = Path(tempfile.mkdtemp(prefix="rlkit-bench-")) / "cpu.json"
+        path = Path(tempfile.mkdtemp(prefix="rlkit-bench-")) / path.name
     if rows:
-        _report.update(path, rows, {"device": "cpu", "torch": version("torch")})
+        _report.update(path, rows, device())
         print(f"written to {path}, {time.perf_counter() - start:.0f} s in all")
     return 0
+
+
+def device() -> str:
+    """What is measured: the GPU where there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dtype() -> str:
+    """What the models are loaded in, on both sides: vLLM's LoRA kernels want 16 bits on a GPU."""
+    return "float32" if device() == "cpu" else "bfloat16"
 
 
 def in_a_process(name: str, job: Job, threads: int) -> Found:
@@ -140,6 +153,21 @@ def distinct_rewards(completions: list[Any], **_: Any) -> list[float]:
     return [zlib.crc32(str(completion).encode()) % 1000 / 1000 for completion in completions]
 
 
+def bare_settings(folder: str, **settings: Any) -> Any:
+    """A GRPOConfig whose steps do nothing but train: no probe, no samples on disk, no progress bar."""
+    from rlkit import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=f"{folder}/run",
+        probe_prompts=0,
+        top_logprobs=0,
+        save_samples=False,
+        save_model=False,
+        disable_tqdm=True,
+        **settings,
+    )
+
+
 def forget_end(model: Any) -> None:
     """Let the model's configuration name no end token; vLLM would stop there whatever else it is told."""
     model.config.eos_token_id = None
@@ -152,21 +180,21 @@ def without_end(engine: Any) -> None:
 
 
 class Peak:
-    """The highest resident set from here on, above the present one, in bytes; Linux.
+    """The most memory from here on, above the present: of a GPU's allocator, or the process's resident set (Linux).
 
-    The trainer's own memory ledger sets the kernel's mark back at every phase: ``watch`` it, and nothing is missed.
+    The trainer's own memory ledger sets these marks back at every phase: ``watch`` it, and nothing is missed.
     """
 
     def __init__(self) -> None:
-        from rlkit.memory.ledger import LinuxGauge
+        from rlkit.memory.ledger import gauge_for
 
-        self._gauge = LinuxGauge()
+        self._gauge: Any = gauge_for(device())
         self.before = self.highest = self._gauge.cut()[1]
 
     def watch(self, ledger: Any) -> None:
         ledger.gauge = self
 
-    name = "VmHWM"
+    name = "peak"
 
     def cut(self) -> tuple[int, int]:
         peak, now = self._gauge.cut()

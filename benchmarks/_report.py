@@ -7,6 +7,9 @@ ratio is to reach, and the versions that ran. Running a benchmark again replaces
 from __future__ import annotations
 
 import json
+import os
+import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +31,49 @@ def reached(measured: dict[str, Any]) -> bool:
     return ratio <= float(bound) if sign == "<=" else ratio >= float(bound)
 
 
-def update(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Merge rows and facts about the run (device, torch, threads …) into the file at ``path``."""
+def results_path(device: str) -> Path:
+    """``results/cpu.json``, or of a GPU its name: ``results/nvidia-h100-80gb-hbm3.json``."""
+    from rlkit.environment import device_name
+
+    name = "cpu" if device == "cpu" else device_name(device)
+    return RESULTS / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+
+
+def machine(device: str) -> str:
+    """The device in words, and a CPU's memory: ``"Intel(R) Xeon(R) Processor, 2 cores, 24 GiB"``."""
+    from rlkit.environment import device_name
+
+    name = device_name(device)
+    if device != "cpu" or not hasattr(os, "sysconf"):
+        return name
+    return f"{name}, {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+
+
+def update(path: Path, rows: list[dict[str, Any]], device: str = "cpu") -> None:
+    """Merge rows, and the machine that they were measured on, into the file at ``path``."""
     old: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    kept = {r["name"]: r for r in old.pop("rows", [])}
+    kept = {r["name"]: r for r in old.get("rows", [])}
     kept |= {r["name"]: r for r in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {**old, **about, "rows": [kept[name] for name in sorted(kept)]}
+    content = {
+        "device": device,
+        "machine": machine(device),
+        "torch": version("torch"),
+        "rows": [kept[name] for name in sorted(kept)],
+    }
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def markdown_table(path: Path) -> str:
-    """The rows of a results file as a table, as the README shows them."""
-    lines = ["| what | ours | peer | ratio | to reach |", "|---|---|---|---|---|"]
-    for r in json.loads(path.read_text())["rows"]:
+    """The rows of a results file as a table, as the README shows them, below the machine."""
+    found = json.loads(path.read_text())
+    lines = [
+        f"{found['machine']}, torch {found['torch']}:",
+        "",
+        "| what | ours | peer | ratio | to reach |",
+        "|---|---|---|---|---|",
+    ]
+    for r in found["rows"]:
         mark = "✓" if reached(r) else "✗"
         lines.append(
             f"| {r['name']} | {r['ours']:g} {r['unit']} | {r['peer']:g} {r['unit']} | {r['ratio']:g} {mark} | "

@@ -135,7 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     size = QUICK if args.quick else FULL
     shape = f"{size['rows']} tokens x {size['vocab']} vocabulary x {size['width']}, fp32"
-    print(f"{shape}, {args.threads} threads, {size['repeats']} runs each", flush=True)
+    shape += f", {args.threads} threads"
+    print(f"{shape}, {size['repeats']} runs each", flush=True)
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     rows = []
     for head, (seconds_to_reach, memory_to_reach) in TO_REACH.items():
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{r['ratio']:>8} {r['to_reach']:>10} {verdict:12} {r['name']}: {numbers}")
     path = args.json or (None if args.quick else _report.RESULTS / "cpu.json")
     if path:
-        _report.update(path, rows, {"device": "cpu", "torch": torch.__version__, "threads": args.threads})
+        _report.update(path, rows)
         print(f"written to {path}")
     return 0
 

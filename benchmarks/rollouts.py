@@ -1,7 +1,7 @@
 """Sampling alone, at natural lengths: our vLLM engine against transformers' ``generate``, in tokens a second.
 
 SmolLM2-135M-Instruct, a group of completions for each word problem, at most 256 tokens, temperature 1, no truncation of
-the distribution, float32, two threads. Tokens are those up to and with the end token; padding counts for
+the distribution, float32 (on a GPU bfloat16), two threads. Tokens are those up to and with the end token; padding counts for
 nobody. Both sides sample once before the clock starts, and run in turns, each in a process of its own.
 
     rlkit fetch smollm2
@@ -26,7 +26,7 @@ def problem(prompts: int) -> tuple[Any, Any, list[list[int]]]:
     from rlkit import load_model, tasks
     from rlkit.rollout import tokenize_prompts
 
-    model, tokenizer = load_model(SMOLLM2, dtype="float32")
+    model, tokenizer = load_model(SMOLLM2, dtype=_peers.dtype())
     rows = tasks.word_problems().train[:prompts]
     return model, tokenizer, tokenize_prompts(tokenizer, [row["prompt"] for row in rows])[1]
 
@@ -51,7 +51,7 @@ def transformers(prompts: int, generations: int, tokens: int) -> Found:
 
     model, tokenizer, ids = problem(prompts)
     ends = end_token_ids(model, tokenizer)
-    padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt")  # on the left; [P, L]
+    padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)  # on the left; [P, L]
     settings: dict[str, Any] = {
         "do_sample": True,
         "temperature": 1.0,
@@ -66,8 +66,8 @@ def transformers(prompts: int, generations: int, tokens: int) -> Found:
         torch.manual_seed(0)
         start = time.perf_counter()
         output = model.generate(**padded, **settings, max_new_tokens=tokens, num_return_sequences=generations)
+        answers = output[:, padded["input_ids"].shape[1] :].cpu()  # [N, T]
         seconds = time.perf_counter() - start
-    answers = output[:, padded["input_ids"].shape[1] :]  # [N, T]
     ended = torch.isin(answers, torch.tensor(ends))  # [N, T]
     before = ended.cumsum(-1) - ended.long()  # [N, T] end tokens earlier in the row
     return {"seconds": [seconds], "tokens": int((before == 0).sum())}
@@ -76,14 +76,13 @@ def transformers(prompts: int, generations: int, tokens: int) -> Found:
 def run(options: Any) -> list[dict[str, Any]]:
     if not _peers.have_smollm2():
         return []
-    rounds = 1
     size = {"prompts": 32, "generations": 16, "tokens": 256}
     if options.quick:
         size = {"prompts": 2, "generations": 4, "tokens": 16}
     shape = f"{size['prompts']} x {size['generations']}, up to {size['tokens']} tokens"
     print(f"rollouts, {shape}, threads: {THREADS}", flush=True)
     sides = {"vLLM": {"call": "ours", **size}, "transformers": {"call": "transformers", **size}}
-    runs = _peers.in_turns("rollouts", "rollouts", sides, THREADS, rounds)
+    runs = _peers.in_turns("rollouts", "rollouts", sides, THREADS, options.rounds or 1)
     speeds = {}
     for side, found in runs.items():
         speeds[side] = statistics.median(run["tokens"] / run["seconds"][0] for run in found)

