@@ -1,8 +1,8 @@
 """Sampling alone, at natural lengths: our vLLM engine against transformers' ``generate``, in tokens a second.
 
 SmolLM2-135M-Instruct, a group of completions for each word problem, at most 256 tokens, temperature 1, no truncation of
-the distribution, float32 (on a GPU bfloat16), two threads. Tokens are those up to and with the end token; padding counts for
-nobody. Both sides sample once before the clock starts, and run in turns, each in a process of its own.
+the distribution, float32 (on a GPU bfloat16), two threads. Tokens are those up to and with the end token; padding
+counts for nobody. Both sides sample once before the clock starts, and run in turns, each in a process of its own.
 
     rlkit fetch smollm2
     python -m benchmarks.rollouts [--quick]

@@ -1,8 +1,8 @@
-"""What it costs to carry weights to vLLM, and to check that they arrived: SmolLM2-135M, full fine-tuning, float32 (on a GPU bfloat16).
+"""What it costs to carry weights to vLLM, and to check that they arrived: SmolLM2-135M, full fine-tuning, float32.
 
 After each of a few GRPO steps (4 prompts × 8 × 64 tokens) the sync is taken apart: the transport alone, the reset of
 vLLM's prefix cache, and the canary. The transport is held to 5 ms and 0 bytes, the canary to 2 % of the step that it
-guards. Medians; one process, two threads.
+guards. Medians; one process, two threads. On a GPU in bfloat16.
 
     rlkit fetch smollm2
     python -m benchmarks.sync [--quick]

@@ -1,9 +1,9 @@
 """A whole GRPO step (rollout, reward, update, sync) against TRL's GRPOTrainer with Hugging Face generation.
 
-Same model, prompts, reward function, rows a step, threads and dtype on both sides (float32; on a GPU bfloat16). Completions have a forced
-length: the end token is no end for us, and is forbidden to TRL. Settings are each library's own defaults: TRL then
-uses gradient checkpointing and micro-batches of 8 rows. Checkpointing buys memory with time, and rlkit's default is to
-do without: so time is compared with TRL without it as well, in a row of its own.
+Same model, prompts, reward function, rows a step, threads and dtype on both sides (float32; on a GPU bfloat16).
+Completions have a forced length: the end token is no end for us, and is forbidden to TRL. Settings are each library's
+own defaults: TRL then uses gradient checkpointing and micro-batches of 8 rows. Checkpointing buys memory with time,
+and rlkit's default is to do without: so time is compared with TRL without it as well, in a row of its own.
 
 Each side runs in a process of its own, in turns; times are medians over all steps after the first (wall-clock, from the
 end of a step to the end of the next). Memory is the peak resident set above that with the model just loaded: trainer,

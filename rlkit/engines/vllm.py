@@ -95,9 +95,9 @@ class VLLMEngine:
             adapter, this is how its base gets there, once.
         gpu_memory_utilization: share of a GPU's memory for the engine's KV cache; ignored on CPU.
         max_num_seqs: sequences decoded at once.
-        cache_rows: sequences of ``max_model_len`` tokens for which the key/value cache on a CPU has room (``max_num_seqs``
-            by default); where more are asked for, some wait. The environment's ``VLLM_CPU_KVCACHE_SPACE``, in GiB, goes
-            before it.
+        cache_rows: sequences of ``max_model_len`` tokens for which the key/value cache on a CPU has room
+            (``max_num_seqs`` by default); where more are asked for, some wait. The environment's
+            ``VLLM_CPU_KVCACHE_SPACE``, in GiB, goes before it.
         max_lora_rank: the largest adapter rank that the engine makes room for; by default the adapter's own
             (or ``model.rlkit_max_lora_rank``). Rounded up to one that vLLM has: 1, 8, 16, 32, …, 512.
 

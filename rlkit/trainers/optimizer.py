@@ -101,7 +101,7 @@ class Optimizer:
             parameter.copy_(master)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: Adam's moments, the place in the schedule, and the master weights if there are any."""
+        """What a checkpoint keeps: Adam's moments, the place in the schedule, and master weights if there are any."""
         state: dict[str, Any] = {"adamw": self.adamw.state_dict(), "schedule": self.schedule.state_dict()}
         if self.masters:
             state["masters"] = list(self.masters.values())
