@@ -71,12 +71,17 @@ class RoomyLayer(DynamicLayer):
         self._buffers = None
 
 
-def with_room(cache: Any) -> None:
-    """Let a cache that a prefill has filled grow without copies; layers with a window or a state stay as they are."""
+def with_room(cache: Any) -> bool:
+    """Let a cache that a prefill has filled grow without copies; layers with a window or a state stay as they are.
+
+    Returns:
+        Whether that was all of them: every layer then attends to every earlier token.
+    """
     layers = getattr(cache, "layers", [])
     for index, layer in enumerate(layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
             layers[index] = RoomyLayer.holding(layer)
+    return bool(layers) and all(isinstance(layer, RoomyLayer) for layer in layers)
 
 
 def _grouped_sdpa(
@@ -100,20 +105,20 @@ def _grouped_sdpa(
 
 
 @contextmanager
-def grouped_attention(model: Any) -> Iterator[None]:
-    """Inside, a model that uses transformers' "sdpa" attention decodes with the grouped one.
+def grouped_attention(model: Any) -> Iterator[bool]:
+    """Inside, a model that uses transformers' "sdpa" attention decodes with the grouped one; yields whether it does.
 
     Models whose code does not look its attention up in transformers' table stay as they are.
     """
     config = model.config.get_text_config()
     looks_up = getattr(base_model(model), "_supports_attention_backend", False)
     if config._attn_implementation != "sdpa" or not looks_up:
-        yield
+        yield False
         return
     AttentionInterface.register(GROUPED, _grouped_sdpa)
     AttentionMaskInterface.register(GROUPED, sdpa_mask)
     config._attn_implementation = GROUPED
     try:
-        yield
+        yield True
     finally:
         config._attn_implementation = "sdpa"

@@ -84,39 +84,48 @@ class HFEngine:
         )
         cache = output.past_key_values
         cache.batch_repeat_interleave(sampling.n)
-        with_room(cache)
+        attends_to_all = with_room(cache)
         logits = output.logits[:, -1].repeat_interleave(sampling.n, 0)  # [N, V]
         attention = attention.repeat_interleave(sampling.n, 0)  # [N, L]
         position = attention.sum(-1, keepdim=True)  # [N, 1] the next token's position
-        completions = [
-            Completion([], [], "", "length", *([], []) if sampling.top_logprobs else (None, None))
-            for _ in range(len(prompts) * sampling.n)
-        ]
-        alive = torch.arange(len(completions), device=device)  # [n] batch row → completion, -1 when ended
+        length = attention.shape[1]  # tokens a row, padding included
+        attention = torch.nn.functional.pad(attention, (0, sampling.max_tokens), value=1)  # [N, L + T]
+        written = _Written(len(attention), sampling, device)
+        alive = torch.arange(len(attention), device=device)  # [n] batch row → completion, N when ended
         end_ids = torch.tensor(self._end_ids, device=device)
-        for index in range(sampling.max_tokens):
-            token, logprob, top = _sample(logits.float(), sampling, generator)  # [n], [n], ([n, k], [n, k])
-            ended = torch.isin(token, end_ids)  # [n]
-            _record(completions, alive, token, logprob, top, ended)
-            alive = torch.where(ended, -1, alive)  # an ended row that stays in the batch writes to nobody
-            keep = alive >= 0
-            if index + 1 == sampling.max_tokens or not bool(keep.any()):
-                break
-            attention = torch.cat([attention, attention.new_ones(len(alive), 1)], -1)
-            if float(keep.float().mean()) <= _SHRINK_BELOW:
-                rows = keep.nonzero().squeeze(-1)
-                cache.batch_select_indices(rows)
-                token, attention, position, alive = token[rows], attention[rows], position[rows], alive[rows]
-            with grouped_attention(model):
+        with grouped_attention(model) as grouped:
+            for index in range(sampling.max_tokens):
+                token, logprob, top = _sample(
+                    logits.float(), sampling, generator
+                )  # [n], [n], ([n, k], [n, k])
+                written.add(index, alive, token, logprob, top)
+                # An ended row that stays in the batch writes to nobody.
+                alive = torch.where(torch.isin(token, end_ids), written.nobody, alive)
+                keep = alive < written.nobody
+                kept = int(keep.sum())
+                if index + 1 == sampling.max_tokens or not kept:
+                    break
+                if kept <= _SHRINK_BELOW * len(alive):
+                    rows = keep.nonzero().squeeze(-1)
+                    cache.batch_select_indices(rows)
+                    token, attention, position, alive = (
+                        token[rows],
+                        attention[rows],
+                        position[rows],
+                        alive[rows],
+                    )
+                length += 1
+                seen = attention[:, :length]  # [n, length]
                 output = model(
                     input_ids=token[:, None],
-                    attention_mask=attention,
+                    # transformers would build the second form anew for every token; windows need it to.
+                    attention_mask=seen.bool()[:, None, None] if grouped and attends_to_all else seen,
                     position_ids=position,
                     past_key_values=cache,
                     use_cache=True,
                 )
-            logits, position = output.logits[:, -1], position + 1
-        return completions
+                logits, position = output.logits[:, -1], position + 1
+        return written.completions(self._end_ids)
 
     @torch.inference_mode()
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -211,25 +220,45 @@ def _draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tens
     return index.squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
 
 
-def _record(
-    completions: list[Completion],
-    alive: torch.Tensor,
-    token: torch.Tensor,
-    logprob: torch.Tensor,
-    top: tuple[torch.Tensor, torch.Tensor] | None,
-    ended: torch.Tensor,
-) -> None:
-    """Append one decoding step to the completions that are still being written."""
-    top_ids, top_values = (top[0].tolist(), top[1].tolist()) if top else (None, None)
-    columns = zip(alive.tolist(), token.tolist(), logprob.tolist(), ended.tolist(), strict=True)
-    for i, (row, token_id, value, done) in enumerate(columns):
-        if row < 0:
-            continue
-        completion = completions[row]
-        completion.token_ids.append(token_id)
-        completion.logprobs.append(value)
-        if top_ids is not None and top_values is not None:
-            completion.topk_ids.append(top_ids[i])  # type: ignore[union-attr]
-            completion.topk_logprobs.append(top_values[i])  # type: ignore[union-attr]
-        if done:
-            completion.finish_reason = "stop"
+class _Written:
+    """What has been sampled: a column for each of N completions, and one that nobody reads."""
+
+    def __init__(self, n: int, sampling: Sampling, device: torch.device) -> None:
+        shape = (sampling.max_tokens, n + 1)  # [T, N + 1]
+        self.nobody, self.steps = n, 0
+        self.tokens = torch.full(shape, -1, device=device)
+        self.logprobs = torch.zeros(shape, device=device)
+        self.top: list[tuple[torch.Tensor, torch.Tensor]] = []  # [N + 1, k] each, one for each of T tokens
+
+    def add(
+        self,
+        index: int,
+        alive: torch.Tensor,  # [n] which completion each batch row belongs to
+        token: torch.Tensor,  # [n]
+        logprob: torch.Tensor,  # [n]
+        top: tuple[torch.Tensor, torch.Tensor] | None,  # [n, k] each
+    ) -> None:
+        """The token at ``index`` of every row."""
+        self.steps = index + 1
+        self.tokens[index, alive] = token
+        self.logprobs[index, alive] = logprob
+        if top is not None:
+            frame = [values.new_zeros(self.nobody + 1, values.shape[1]) for values in top]
+            for place, values in zip(frame, top, strict=True):
+                place[alive] = values
+            self.top.append((frame[0], frame[1]))
+
+    def completions(self, end_ids: Sequence[int]) -> list[Completion]:
+        sampled = self.tokens[: self.steps]  # [T', N + 1]
+        lengths = (sampled >= 0).sum(0).tolist()  # [N + 1]
+        tokens, logprobs = sampled.T.tolist(), self.logprobs[: self.steps].T.tolist()  # [N + 1][T']
+        if self.top:
+            ids, values = (
+                torch.stack(part, 1).tolist() for part in zip(*self.top, strict=True)
+            )  # [N + 1][T'][k]
+        made = []
+        for row, length in enumerate(lengths[: self.nobody]):
+            reason = "stop" if tokens[row][length - 1] in end_ids else "length"
+            top = (ids[row][:length], values[row][:length]) if self.top else (None, None)
+            made.append(Completion(tokens[row][:length], logprobs[row][:length], "", reason, *top))
+        return made
