@@ -28,13 +28,18 @@ _MEASURED = ("seconds/", "memory/", "time", "tokens_per_second")  # by the clock
 
 
 def train(
-    folder: str, moment: str | None = None, occurrence: int = 1, resume: bool = False, **settings
+    folder: str,
+    moment: str | None = None,
+    occurrence: int = 1,
+    resume: bool = False,
+    dtype: str = "float32",
+    **settings,
 ) -> None:
     """Train for ``STEPS`` steps; be killed at the n-th occurrence of ``moment``."""
     import numpy
     import torch
 
-    from tests.small_trainer import PROMPTS, make_trainer, token_sum
+    from tests.small_trainer import PROMPTS, make_trainer, small_model, token_sum
 
     def noisy_sum(completions, completion_ids, **columns):
         """A reward that draws from Python's, NumPy's and torch's global generators."""
@@ -46,8 +51,13 @@ def train(
     random.seed(1)
     numpy.random.seed(1)
     torch.manual_seed(1)
+    model, tokenizer = small_model()
     trainer = make_trainer(
-        Path(folder), noisy_sum, judged_by=judged, **{**defaults, "steps_per_generation": 2, **settings}
+        Path(folder),
+        noisy_sum,
+        model=(model.to(getattr(torch, dtype)), tokenizer),
+        judged_by=judged,
+        **{**defaults, "steps_per_generation": 2, **settings},
     )
     if moment is not None:
         _kill_at(trainer, moment, occurrence)

@@ -112,8 +112,12 @@ def test_a_run_that_is_killed_again_and_again_gets_there(processes, uninterrupte
         {"beta": 0.1},
         {"dynamic_sampling_tries": 2},
         {"num_iterations": 2, "steps_per_generation": 1},
+        {
+            "dtype": "bfloat16",
+            "learning_rate": 1e-5,
+        },  # what each step moves shows in the master weights alone
     ],
-    ids=["reference model", "dynamic sampling", "two passes"],
+    ids=["reference model", "dynamic sampling", "two passes", "master weights"],
 )
 def test_other_settings_resume_exactly_too(processes, tmp_path, settings):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
