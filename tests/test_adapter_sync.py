@@ -472,6 +472,7 @@ def test_a_saved_adapter_gives_the_same_policy_in_plain_vllm(tmp_path):
         llm = LLM(
             str(tmp_path / "base"), skip_tokenizer_init=True, enforce_eager=True, dtype="float32",
             enable_lora=True, max_lora_rank=8, max_model_len=64, disable_log_stats=True,
+            kv_cache_memory_bytes=2**26,
         )  # fmt: skip
         try:
             (result,) = llm.generate(

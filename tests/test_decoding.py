@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, VOCAB, IdTokenizer, random_model
+from tiny_models import ARCHITECTURES, IdTokenizer, random_model
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from rlkit.engines import Sampling, decoding
@@ -84,13 +84,16 @@ def test_the_models_own_attention_comes_back():
         assert model.config._attn_implementation == "eager"
 
 
-def test_draws_follow_the_probabilities_and_never_hit_zero():
+@pytest.mark.parametrize("vocabulary", [100, 512, 1024, 1300])
+def test_draws_follow_the_probabilities_and_never_hit_zero(vocabulary):
+    """Also in a vocabulary of several blocks, at their edges, and where the last one is not whole."""
     generator = torch.Generator().manual_seed(0)
-    p = torch.zeros(VOCAB)
-    p[[0, 7, 50]] = torch.tensor([0.5, 0.2, 0.3])
+    likely = [0, 7, vocabulary - 2, min(512, vocabulary - 3)]
+    p = torch.zeros(vocabulary)
+    p[likely] = torch.tensor([0.4, 0.1, 0.3, 0.2])
     drawn = _draw(p.expand(20_000, -1), generator)
-    share = torch.bincount(drawn, minlength=VOCAB) / len(drawn)
-    assert set(drawn.unique().tolist()) == {0, 7, 50}
+    share = torch.bincount(drawn, minlength=vocabulary) / len(drawn)
+    assert set(drawn.unique().tolist()) == set(likely)
     assert torch.allclose(share, p, atol=0.015)  # four standard deviations
 
 

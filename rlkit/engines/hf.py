@@ -19,6 +19,7 @@ from rlkit.engines.sync import SyncReport
 from rlkit.errors import EngineError
 from rlkit.rollout import Completion
 
+_BLOCK = 512  # words of the vocabulary whose probabilities are summed up at once
 _SHRINK_BELOW = 0.75  # drop ended rows once this share or less is still alive: each drop copies the cache
 
 
@@ -206,18 +207,36 @@ def _draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tens
     """One index a row, [n], from probabilities [n, V]: where their running sum passes a uniform random number.
 
     ``torch.multinomial`` draws V random numbers a row instead, which takes a CPU longer than a small model's forward.
+    The sum runs over blocks of the vocabulary first and then inside one, so that float64 costs no memory: in float32
+    the running sum of 100,000 small numbers loses the last ones.
     """
+    n, vocabulary = probabilities.shape
     device = probabilities.device
-    exact = torch.float32 if device.type == "mps" else torch.float64  # the sum of 100,000 small numbers
-    sums = probabilities.cumsum(-1, dtype=exact)  # [n, V]
-    if not bool(sums[:, -1].isfinite().all()):
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    whole = vocabulary // _BLOCK * _BLOCK  # words in whole blocks; a shorter one may follow
+    head = probabilities[:, :whole].unflatten(1, (-1, _BLOCK)).sum(-1)  # [n, whole / b]
+    sums = torch.cat([head, probabilities[:, whole:].sum(-1, keepdim=True)], 1).to(exact)  # [n, B]
+    if not bool(sums.isfinite().all()):
         raise EngineError(
             "the model's probabilities are not finite, so nothing can be sampled: are there NaN in its weights, or "
             "does it overflow in float16? Load the weights of an earlier checkpoint, or use dtype='bfloat16'"
         )
-    uniform = torch.rand(len(sums), 1, dtype=exact, device=device, generator=generator)  # [n, 1] in [0, 1)
-    index = torch.searchsorted(sums, uniform * sums[:, -1:], right=True)  # right: never one of probability 0
-    return index.squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
+    uniform = torch.rand(n, 1, dtype=exact, device=device, generator=generator)  # [n, 1] in [0, 1)
+    block, rest = _passed(sums, uniform * sums.sum(-1, keepdim=True))  # [n, 1] both
+    words = block * _BLOCK + torch.arange(_BLOCK, device=device)  # [n, b]
+    inside = probabilities.gather(1, words.clamp(max=vocabulary - 1)).to(exact) * (
+        words < vocabulary
+    )  # [n, b]
+    return (block * _BLOCK + _passed(inside, rest)[0]).squeeze(-1)
+
+
+def _passed(weights: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the running sum of ``weights`` [n, m] exceeds ``target`` [n, 1], and what is left of the target there."""
+    sums = weights.cumsum(-1)  # [n, m]
+    # Below the whole sum whatever the rounding, and so never at a weight of 0.
+    target = torch.minimum(target, torch.nextafter(sums[:, -1:], sums.new_zeros(())))
+    index = torch.searchsorted(sums, target, right=True)  # [n, 1]
+    return index, target - (sums - weights).gather(1, index)
 
 
 class _Written:
