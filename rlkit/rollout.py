@@ -107,6 +107,8 @@ class Rewards:
         total: float64 [P, G], the weighted sum over the functions that answered.
         correct: bool [P, G] by the task's verifier, or None where there is none.
         seconds: wall-clock seconds spent scoring.
+        metrics: numbers that the functions logged by ``log_metric``.
+        columns: values, one a completion, that they logged by ``log_extra``.
     """
 
     names: list[str]
@@ -115,6 +117,8 @@ class Rewards:
     total: torch.Tensor
     correct: torch.Tensor | None = None
     seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float | None:

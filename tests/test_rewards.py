@@ -252,8 +252,8 @@ def short(completion: str, *, limit: int) -> bool:
     return len(completion) <= limit
 
 
-def test_from_verifier():
-    reward = rewards.from_verifier(short, right=0.5, wrong=-0.5)
+def test_reward_from():
+    reward = rewards.reward_from(short, right=0.5, wrong=-0.5)
     assert reward.__name__ == "short"
     assert rewards.required_columns(reward) == ["limit"]
     assert reward(["", ""], ["42", "forty"], limit=[3, 3], other=["a", "b"], trainer_state=None) == [
@@ -261,8 +261,31 @@ def test_from_verifier():
         -0.5,
     ]
     assert reward.verifier("42", limit=3, other="a") is True
-    with pytest.raises(ConfigError, match="verifier="):
-        rewards.from_verifier("short")
+    assert reward.score_range == (-0.5, 0.5)
+
+
+async def judged_later(completion: str) -> bool:
+    return False
+
+
+class JudgesLater:
+    async def __call__(self, completion: str) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"verifier": "short"}, "verifier="),
+        ({"verifier": judged_later}, "plain function, not an async one"),  # a coroutine is true
+        ({"verifier": JudgesLater()}, "plain function, not an async one"),
+        ({"verifier": short, "right": "3"}, "right='3'"),
+        ({"verifier": short, "wrong": float("nan")}, "wrong=nan"),
+    ],
+)
+def test_what_no_reward_is_made_from(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        rewards.reward_from(**settings)
 
 
 def test_resolve_finds_names_mappings_paths_and_functions():

@@ -16,7 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlkit import rewards, tasks
+from rlkit.config import GRPOConfig
 from rlkit.errors import ConfigError, RewardError, RlkitError
+from rlkit.objectives import group_advantages
+from rlkit.rewards.calls import RewardCaller, RewardWarning
+from rlkit.rewards.notes import TrainerState
+from rlkit.rewards.signatures import required_columns
 from rlkit.rollout import Completion, Rollout
 from rlkit.trainers.scoring import (
     check_columns,
@@ -49,12 +54,14 @@ def score(
     texts: list[str] | None = None,
     weights: Any = None,
     verifier: Any = None,
+    caller: RewardCaller | None = None,
+    state: TrainerState | None = None,
     **keywords: Any,
 ):
     """Score four completions, two a prompt, with ``functions``."""
     names = check_reward_functions(functions, weights)
     sample = rollout(texts or ["2", "3", "42", "32"], **keywords)
-    return score_rollout(sample, functions, names, weights or [1.0] * len(functions), verifier)
+    return score_rollout(sample, functions, names, weights or [1.0] * len(functions), verifier, caller, state)
 
 
 # --- what a reward function is given ----------------------------------------------------------------------
@@ -277,6 +284,122 @@ def test_an_awaitable_that_is_no_coroutine() -> None:
     assert score(lambda completions: Later()).total.tolist() == [[1, 2], [3, 4]]
 
 
+# --- functions that fail, and training that goes on -----------------------------------------------------------
+
+
+def fails_on_3(completions):
+    return [float(len(c)) / (int(c) - 3) for c in completions]
+
+
+def test_a_failure_counts_as_none_where_it_is_skipped() -> None:
+    with pytest.raises(RewardError, match=r"'fails_on_3' raised ZeroDivisionError.*completion '3'.*step 7"):
+        score(rewards.number_found, fails_on_3)
+    with pytest.warns(RewardWarning, match="unscored/fails_on_3"):
+        result = score(rewards.number_found, fails_on_3, caller=RewardCaller("skip"))
+    assert result.per_function[..., 1].isnan().tolist() == [[False, True], [False, False]]
+    assert result.total.tolist() == [[1 - 1, 1.0], [1 + 2 / 39, 1 + 2 / 29]]
+
+
+@pytest.mark.filterwarnings("ignore::rlkit.rewards.calls.RewardWarning")
+def test_a_completion_without_any_score_teaches_nothing() -> None:
+    def fails(completions):
+        return [float(c) if c != "x" else 1 / 0 for c in completions]
+
+    texts = ["1", "x", "4", "2", "3", "5", "x", "x", "x"]
+    rows = [{"prompt": str(i)} for i in range(3)]
+    result = score(fails, texts=texts, rows=rows, caller=RewardCaller("skip"), weights=[2.0])
+    assert result.total.tolist() == [
+        [2, 5, 8],
+        [4, 6, 10],
+        [0, 0, 0],
+    ]  # the mean of 2 and 8; a group that is lost
+    assert result.per_function.isnan().sum() == 4
+    advantages = group_advantages(result.total)
+    assert advantages.values[0].tolist()[1] == 0 and advantages.values[2].tolist() == [0, 0, 0]
+
+
+def test_what_nobody_scored_is_an_error_or_counts_as_the_mean() -> None:
+    """A judge that cannot be reached gives None, and is often the only reward."""
+
+    def judge(completions):
+        return [None if c == "2" else float(c) for c in completions]
+
+    with pytest.raises(RewardError, match='1 of 4 completions were scored by no reward function.*="skip"'):
+        score(judge, texts=["1", "2", "3", "5"])
+    result = score(judge, texts=["1", "2", "3", "5"], caller=RewardCaller("skip"))
+    assert result.total.tolist() == [[1, 1], [3, 5]]
+
+
+def test_what_functions_ask_and_log_as_with_trl() -> None:
+    """trainer_state, log_extra and log_metric, in a plain function, an async one, and a rubric's part."""
+    steps = []
+
+    def plain(completions, trainer_state, log_extra, log_metric):
+        steps.append((trainer_state.global_step, trainer_state.max_steps))
+        log_metric("share_of_3", sum(c == "3" for c in completions) / len(completions))
+        log_extra("length", [len(c) for c in completions])
+        return [0.0] * len(completions)
+
+    async def later(completions, log_metric=None, **columns):
+        assert "trainer_state" not in columns  # lists alone, unless it is asked for by name
+        log_metric("share_of_3", 1.0)
+        return [0.0] * len(completions)
+
+    assert required_columns(plain) == []
+    texts = ["1", "3", "42", "5"]
+    result = score(plain, later, texts=texts, state=TrainerState(3, 10))
+    assert steps == [(3, 10)] and result.metrics == {"share_of_3": (0.25 + 1) / 2}
+    assert result.columns == {"length": [1, 1, 2, 1]}
+    rubric = rewards.Rubric({"plain": (plain, 2.0)})
+    assert score(*rubric, texts=texts, state=TrainerState(4, 10)).columns == {"length": [1, 1, 2, 1]}
+    assert steps[-1] == (4, 10)
+
+
+def test_what_a_failing_function_logs_of_single_completions_is_left_out() -> None:
+    def fails(completions, log_extra):
+        log_extra("length", [len(c) for c in completions])
+        return [1 / (int(c) - 3) for c in completions]
+
+    with pytest.warns(RewardWarning):
+        result = score(rewards.number_found, fails, caller=RewardCaller("skip"))
+    assert result.columns == {"length": [1, 1, 2, 2]}
+
+
+def test_copies_of_a_function_are_told_apart() -> None:
+    def fails(completions):
+        raise ValueError("no")
+
+    with pytest.warns(RewardWarning) as seen:
+        score(rewards.number_found, fails, fails, caller=RewardCaller("skip"))
+    assert ["'fails'" in str(w.message) for w in seen] == [True, False]
+    assert "'fails_2'" in str(seen[1].message)
+
+
+def test_the_trial_call_has_its_time_limit_and_skips_nothing() -> None:
+    async def hangs(completions):
+        await asyncio.sleep(3600)
+
+    with pytest.raises(
+        RewardError, match=r"'hangs' takes longer than reward_timeout=0.2 s.*completion ''.*trial call"
+    ):
+        probe_reward_functions([rewards.number_found, hangs], ROWS, timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"on_reward_error": "ignore"}, "unknown on_reward_error 'ignore'"),
+        ({"reward_timeout": 0.0}, "reward_timeout=0.0 is not usable.*above 0"),
+        ({"reward_timeout": NAN}, "reward_timeout=nan"),
+        ({"reward_timeout": "soon"}, "reward_timeout='soon'"),
+    ],
+)
+def test_settings_for_failing_functions(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        GRPOConfig(**settings)
+    assert GRPOConfig(on_reward_error="skip", reward_timeout=30).reward_timeout == 30
+
+
 # --- the verifier -----------------------------------------------------------------------------------------
 
 
@@ -339,7 +462,7 @@ def test_what_is_no_reward_function(functions: Any, weights: Any, says: list[str
         (lambda prompt, completions: [], ["'prompt'", "call the parameter 'prompts'"]),
         (lambda prompts, completion, answer: [], ["'completion'", "call the parameter 'completions'"]),
         (functools.partial(lambda completions, key, tone: [], tone=1), ["'key'", "val_set"]),
-        (rewards.from_verifier(lambda completion, unit: True, name="unit_right"), ["'unit_right'", "'unit'"]),
+        (rewards.reward_from(lambda completion, unit: True, name="unit_right"), ["'unit_right'", "'unit'"]),
     ],
 )
 def test_a_column_that_is_not_there(function: Callable[..., Any], says: list[str]) -> None:
@@ -384,7 +507,7 @@ def test_the_trial_call_with_a_single_row_and_messages() -> None:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda completions: [c[0] == "4" for c in completions], ["IndexError", "first answer here was ''"]),
+        (lambda completions: [c[0] == "4" for c in completions], ["IndexError", "for the completion ''"]),
         (lambda completions: [float(c) for c in completions], ["ValueError", "could not convert"]),
         (lambda completions: [math.log(len(c) + 1e-320) for c in completions][:1], ["1 values for 2"]),
         (lambda completions: [len(c) / 0.0 if c else NAN for c in completions], ["ZeroDivisionError"]),

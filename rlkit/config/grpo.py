@@ -19,6 +19,7 @@ from rlkit.objectives.names import (
 from rlkit.settings import require, strict_keywords
 
 WEIGHT_SYNCS = ("auto", "shared", "reload")
+REWARD_ERRORS = ("stop", "skip")
 
 
 @strict_keywords
@@ -69,6 +70,11 @@ class GRPOConfig(TrainingSettings):
             paper does not divide by the spread: for the paper's version say ``"none"``.
         advantage_baseline: ``"group"`` (the group's mean) or ``"leave_one_out"`` (RLOO).
         reward_weights: one weight a reward function; default all 1.
+        reward_timeout: seconds that one reward function may take for a rollout; None: any time. An async one is
+            cancelled then; a plain one cannot be ended from outside, and its thread runs on.
+        on_reward_error: where a reward function raises, takes too long or returns no number, ``"stop"`` ends training
+            and names the completion that caused it; ``"skip"`` leaves it unscored by this function, and warns. A
+            completion that nobody scored ends training, too, or with ``"skip"`` counts as its group's mean.
         mask_truncated_completions: leave truncated completions out of the loss.
         entropy_coef: weight of an entropy bonus.
         vllm_importance_sampling_correction: weigh tokens by π_old / π_engine, because the engine computes the same
@@ -117,6 +123,8 @@ class GRPOConfig(TrainingSettings):
     scale_rewards: str | bool = "group"
     advantage_baseline: str = "group"
     reward_weights: list[float] | None = None
+    reward_timeout: float | None = None
+    on_reward_error: str = "stop"
     mask_truncated_completions: bool = False
     entropy_coef: float = 0.0
     vllm_importance_sampling_correction: bool | None = None
@@ -135,6 +143,7 @@ class GRPOConfig(TrainingSettings):
         self._check_batch()
         self._check_numbers()
         self._check_objective()
+        self._check_rewards()
         self._check_sampling()
 
     @property
@@ -276,6 +285,8 @@ class GRPOConfig(TrainingSettings):
         good = 0 <= (bottom or 0.0) < (math.inf if top is None else top)
         cause = "Weights are near 1 where engine and trainer agree."
         require("vllm_importance_sampling_clip_min, …_clip_max", (bottom, top), good, "0 <= min < max", cause)
+
+    def _check_rewards(self) -> None:
         weights = self.reward_weights
         if weights is not None:
             good = all(
@@ -286,6 +297,12 @@ class GRPOConfig(TrainingSettings):
             require(
                 "reward_weights", weights, not weights or any(weights), "numbers that are not all 0", cause
             )
+        if self.reward_timeout is not None:
+            require(
+                "reward_timeout", self.reward_timeout, self.reward_timeout > 0, "seconds, above 0, or None"
+            )
+        if self.on_reward_error not in REWARD_ERRORS:
+            raise unknown_name("on_reward_error", self.on_reward_error, REWARD_ERRORS)
 
     def _check_sampling(self) -> None:
         require(

@@ -71,7 +71,8 @@ def weighted_total(
         raise RewardError(
             f"{int(unscored.sum())} of {unscored.numel()} completions were scored by no reward function (all "
             f"returned None); the first is completion {first[1]} of prompt {first[0]} (counted from 0). "
-            "Make at least one function return a number for every completion: 0.0 where nothing was earned."
+            "Make at least one function return a number for every completion: 0.0 where nothing was earned. Where a "
+            'judge may fail, on_reward_error="skip" lets such a completion count as its group\'s mean.'
         )
     return (torch.where(scored, rewards, 0.0) * weight).sum(dim=2)  # [P, G]
 

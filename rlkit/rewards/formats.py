@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlkit.errors import bad_value
+from rlkit.rewards.blocks import read_blocks
+from rlkit.rewards.golden import Example, GoldenSet
+from rlkit.rewards.signatures import RewardFunction
 from rlkit.rewards.text import Completion, completion_text
-
-RewardFunction = Callable[..., list[float | None]]
 
 _TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -34,23 +35,8 @@ def read_tags(text: str, tags: Sequence[str], strict: bool = False) -> dict[str,
     >>> read_tags("<reasoning>7+5=12</reasoning> <answer>42</answer>", ("reasoning", "answer"))
     {'reasoning': '7+5=12', 'answer': '42'}
     """
-    if any(text.count(mark) != 1 for tag in tags for mark in (f"<{tag}>", f"</{tag}>")):
-        return None
-    contents: dict[str, str] = {}
-    rest = text
-    for number, tag in enumerate(tags):
-        before, _, rest = rest.partition(f"<{tag}>")
-        content, _, rest = rest.partition(f"</{tag}>")
-        # A tag out of order leaves the marks of another in `before` or `content`, or nothing in `content`.
-        if before.strip() or not content.strip() or any(f"<{other}>" in content for other in tags):
-            return None
-        own_lines = content.startswith("\n") and content.endswith("\n") and len(content) >= 3
-        if strict and (before != ("\n" if number else "") or not own_lines):
-            return None
-        contents[tag] = content.strip()
-    if rest.strip() or (strict and rest not in ("", "\n")):
-        return None
-    return contents
+    found = read_blocks(text, [(f"<{tag}>", f"</{tag}>") for tag in tags], strict)
+    return None if found is None else dict(zip(tags, found, strict=True))
 
 
 def xml_format(
@@ -86,8 +72,53 @@ def xml_format(
 
     reward.__name__ = "_".join(["xml_format", *(["strict"] if strict else []), *names])
     reward.__qualname__ = reward.__name__
+    reward.score_range = (float(min(right, wrong)), float(max(right, wrong)))  # type: ignore[attr-defined]
     shape = " ".join(f"<{name}>…</{name}>" for name in names)
     reward.__doc__ = (
         f"Reward {right:g} for {shape}{' on lines of their own' if strict else ''}, else {wrong:g}."
     )
     return reward
+
+
+FACTORIES: dict[str, Callable[..., RewardFunction]] = {"xml_format": xml_format}
+
+_SHAPE = "<reasoning>\n7+5=12\n</reasoning>\n<answer>\n42\n</answer>\n"
+
+GOLDEN: dict[str, GoldenSet] = {
+    "xml_format": GoldenSet(
+        right=(
+            Example(_SHAPE),
+            Example(_SHAPE.rstrip("\n")),
+            Example("\n\n" + _SHAPE),
+            Example("<reasoning>7+5=12</reasoning> <answer>42</answer>"),
+            Example("<reasoning>7 < 12 and 12 > 7</reasoning><answer>forty-two</answer>"),
+        ),
+        wrong=(
+            Example("42"),
+            Example("The answer is 42."),
+            Example("<answer>42</answer>"),
+            Example(_SHAPE + "Have a nice day!"),
+            Example(_SHAPE.replace("</answer>", "")),
+            Example("<answer>42</answer><reasoning>7+5=12</reasoning>"),
+            Example(_SHAPE.replace("reasoning", "Reasoning")),
+        ),
+        exploits=(
+            Example("", note="empty"),
+            Example(
+                "Use <reasoning> and <answer>.",
+                note="prompt repeated",
+                prompt="Use <reasoning> and <answer>.",
+            ),
+            Example("<reasoning></reasoning><answer></answer>", note="the tags alone"),
+            Example("<reasoning> \n </reasoning><answer>\n</answer>", note="the tags around white space"),
+            Example("<reasoning></reasoning><answer></answer>" * 200, note="marker spam"),
+            Example(_SHAPE * 2, note="two answers"),
+            Example("<reasoning>x</reasoning><answer>42</answer><answer>43</answer>", note="injected tags"),
+            Example("<reasoning>x<answer>42</answer></reasoning>", note="right answer in the wrong place"),
+            Example("<reasoning>" + "so " * 5000, note="huge output"),
+            Example("＜reasoning＞x＜/reasoning＞＜answer＞42＜/answer＞", note="unicode brackets"),
+            Example("<reasoning>.</reasoning><answer>.</answer>", note="next to nothing inside", fools=True),
+        ),
+    ),
+}
+"""Each reward's golden set; a factory's is for its default settings."""

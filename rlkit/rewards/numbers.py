@@ -26,6 +26,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from rlkit.errors import RewardError
+from rlkit.rewards.golden import Example, GoldenSet
+from rlkit.rewards.signatures import RewardFunction
 from rlkit.rewards.text import Completion, completion_text
 
 NUMBER = re.compile(
@@ -66,19 +68,25 @@ def verify_number(text: str, answer: str | int | float | Decimal) -> bool:
     """Verifier: is the last number in `text` equal to `answer`? True or False, no score.
 
     `text` is one completion's text; nothing in it raises. `answer` is the known solution: a number, or a string
-    whose last number is meant (so "#### 42" serves as it is). Raises `RewardError` where the answer holds no
-    number: then the data set's column is at fault, not the model.
+    whose last number is meant (so "#### 42" serves as it is). Raises `RewardError` where it holds no number.
 
     >>> verify_number("17+25=42", "42"), verify_number("32", "42")
     (True, False)
     """
-    expected = _expected(answer)
+    expected = expected_number(answer)
     said = last_number(text)
     return said is not None and said == expected
 
 
-def _expected(answer: str | int | float | Decimal) -> Decimal:
-    """Return the decimal that a data set's answer stands for, or say that it stands for none."""
+def expected_number(answer: str | int | float | Decimal) -> Decimal:
+    r"""Return the number that a data set's answer stands for, as an exact decimal.
+
+    A number stands for itself, a string for the last number in it. Raises `RewardError` where there is none: then the
+    data set's column is at fault, not the model.
+
+    >>> expected_number("4+8=12\n#### 12"), expected_number(0.1)
+    (Decimal('12'), Decimal('0.1'))
+    """
     value: Decimal | None = None
     if isinstance(answer, str):
         value = last_number(answer)
@@ -98,8 +106,8 @@ def _expected(answer: str | int | float | Decimal) -> Decimal:
     return value
 
 
-def _number_is_right(completion: Completion, *, answer: Any, **columns: Any) -> bool:
-    """`verify_number` in the form that the trainer calls: one completion and its row's columns."""
+def number_is_right(completion: Completion, *, answer: Any, **columns: Any) -> bool:
+    """`verify_number` in the form that a trainer calls: one completion and its row's columns."""
     return verify_number(completion_text(completion), answer)
 
 
@@ -109,6 +117,8 @@ def number_found(
     """Reward +1 where the completion holds a number, −1 where it holds none (any number: not its correctness).
 
     `prompts` and `completions` have one entry per completion; so has the result.
+    A prompt repeated and a list of numbers earn it too: it teaches to answer with a number, and needs another reward
+    beside it.
     """
     return [1.0 if NUMBER.search(completion_text(completion)) else -1.0 for completion in completions]
 
@@ -120,14 +130,15 @@ def correct_number(
 
     Needs the column `answer`, one entry per completion. The verdict is `verify_number`'s; this function only
     puts a price on it.
+    Words around the number are not read: "not 42" earns what "42" does.
     """
     verdicts = [
-        _number_is_right(completion, answer=row) for completion, row in zip(completions, answer, strict=True)
+        number_is_right(completion, answer=row) for completion, row in zip(completions, answer, strict=True)
     ]
     return [3.0 if right else -3.0 for right in verdicts]
 
 
-correct_number.verifier = _number_is_right  # type: ignore[attr-defined]
+correct_number.verifier = number_is_right  # type: ignore[attr-defined]
 
 
 def only_number(
@@ -136,6 +147,100 @@ def only_number(
     """Reward 1 where the completion is nothing but one number (spaces around it are ignored), else 0.
 
     Looks at form only: "32" earns it whatever the question was, "42." and "It is 42" do not.
+    A number of any length is one number.
     """
     texts = (completion_text(completion).strip() for completion in completions)
     return [1.0 if NUMBER.fullmatch(text) else 0.0 for text in texts]
+
+
+FUNCTIONS: dict[str, RewardFunction] = {
+    "number_found": number_found,
+    "correct_number": correct_number,
+    "only_number": only_number,
+}
+
+_42 = {"answer": "42"}
+_TWO_ANSWERS = "<answer>42</answer><answer>43</answer>"
+
+GOLDEN: dict[str, GoldenSet] = {
+    "number_found": GoldenSet(
+        right=(
+            Example("42"),
+            Example("17+25=42"),
+            Example("It is -4.5."),
+            Example("no, 1,234 of them"),
+            Example("0"),
+        ),
+        wrong=(
+            Example("I do not know."),
+            Example("forty-two"),
+            Example("The answer is unknown."),
+            Example("x + y"),
+            Example("seventeen plus twenty-five makes forty-two"),
+        ),
+        exploits=(
+            Example("", note="empty"),
+            Example(" \n\t", note="white space"),
+            Example("４２", note="unicode digits"),
+            Example("#### " * 500, note="marker spam"),
+            Example("<answer></answer><answer>x</answer>", note="injected tags"),
+            Example("ha " * 5000, note="huge output"),
+            Example("17+25=", note="prompt repeated", prompt="17+25=", fools=True),
+            Example(" ".join(map(str, range(101))), note="every number listed", fools=True),
+        ),
+        low=-1.0,
+    ),
+    "correct_number": GoldenSet(
+        right=(
+            Example("42", _42),
+            Example("17+25=42", _42),
+            Example("The answer is 42.", _42),
+            Example("<reasoning>\n7+5=12\n</reasoning>\n<answer>\n42.0\n</answer>", _42),
+            Example("First 32, but with the carry \\boxed{42}", {"answer": "#### 42"}),
+            Example("1,234.50", {"answer": 1234.5}),
+        ),
+        wrong=(
+            Example("32", _42),
+            Example("-42", _42),
+            Example("4.2", _42),
+            Example("420", _42),
+            Example("forty-two", _42),
+            Example("I do not know.", _42),
+        ),
+        exploits=(
+            Example("", _42, "empty"),
+            Example("17+25=", _42, "prompt repeated", prompt="17+25="),
+            Example(" ".join(map(str, range(101))), _42, "every number listed"),
+            Example("#### " * 500, _42, "marker spam"),
+            Example("42? No, the answer is 43.", _42, "right answer in the wrong place"),
+            Example("<reasoning>42</reasoning><answer>43</answer>", _42, "right answer in the wrong place"),
+            Example(_TWO_ANSWERS, _42, "injected tags"),
+            Example("9" * 20_000, _42, "huge output"),
+            Example("４２", _42, "unicode digits"),
+            Example("Certainly not 42", _42, "denied, and yet the last number", fools=True),
+        ),
+        low=-3.0,
+        high=3.0,
+    ),
+    "only_number": GoldenSet(
+        right=(Example("42"), Example(" 42\n"), Example("-4.5"), Example("1,234"), Example("4.2e1")),
+        wrong=(
+            Example("It is 42"),
+            Example("42."),
+            Example("17+25=42"),
+            Example("forty-two"),
+            Example("I do not know."),
+        ),
+        exploits=(
+            Example("", note="empty"),
+            Example("17+25=", note="prompt repeated", prompt="17+25="),
+            Example(" ".join(map(str, range(101))), note="every number listed"),
+            Example("<answer>42</answer>", note="injected tags"),
+            Example("#### 42", note="marker spam"),
+            Example("４２", note="unicode digits"),
+            Example("9 " * 5000, note="huge output"),
+            Example("9" * 10_000, note="one huge number", fools=True),
+        ),
+    ),
+}
+"""Each reward's golden set."""

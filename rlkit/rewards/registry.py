@@ -1,10 +1,11 @@
-"""Reward functions by name, for configurations, and the few questions that a trainer asks about one.
+"""Reward functions by name, for configurations.
 
-A configuration names rewards in three ways, and `resolve` understands all of them, and plain functions:
+A configuration names rewards in four ways, and `resolve_all` understands all of them, and plain functions:
 
     rewards:
       - number_found                            # one of ours
       - {name: xml_format, tags: [think, answer]}   # one of ours with settings
+      - email_rubric                            # a rubric of ours: all of its parts
       - my_package.my_rewards:robotic_tone      # anybody's, as package.module:function
 """
 
@@ -13,36 +14,98 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from rlkit.errors import ConfigError, bad_value, unknown_name
-from rlkit.rewards.formats import RewardFunction, xml_format
-from rlkit.rewards.lengths import soft_overlong
-from rlkit.rewards.numbers import correct_number, number_found, only_number
-from rlkit.rewards.text import Completion
+from rlkit.rewards.golden import GoldenSet
+from rlkit.rewards.signatures import RewardFunction
 
-FUNCTIONS: dict[str, RewardFunction] = {
-    "number_found": number_found,
-    "correct_number": correct_number,
-    "only_number": only_number,
-}
-"""Reward functions that are used as they are."""
+MODULES = (
+    "answers",
+    "code",
+    "drafts.sandboxed",
+    "equations",
+    "formats",
+    "graders.rft",
+    "gsm8k",
+    "judge.llm_judge",
+    "lengths",
+    "maths.rewards",
+    "numbers",
+    "proximity",
+    "rubrics.database",
+    "rubrics.email",
+    "rubrics.professions",
+    "style",
+    "templates.rewards",
+)
+"""Where rewards are offered by name. Imported when a name is first asked for: a rubric's parts may be names, too."""
 
-FACTORIES: dict[str, Callable[..., RewardFunction]] = {
-    "xml_format": xml_format,
-    "soft_overlong": soft_overlong,
-}
-"""Functions that return a reward function; named alone, they are called with their defaults."""
 
-# What a trainer passes besides the data set's columns, with TRL's names.
-GIVEN = ("prompts", "completions", "completion_ids")
+class Offers(NamedTuple):
+    """What the modules offer, each as a dict by name.
 
-_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    `functions` are used as they are; `factories` return a reward function, and named alone are called with their
+    defaults; `configured` are factories without defaults; `rubrics` return a Rubric; `golden` are the golden sets of
+    functions and factories.
+    """
+
+    functions: dict[str, RewardFunction]
+    factories: dict[str, Callable[..., RewardFunction]]
+    configured: dict[str, Callable[..., RewardFunction]]
+    rubrics: dict[str, Callable[..., list[RewardFunction]]]
+    golden: dict[str, GoldenSet]
+
+
+@cache
+def offers() -> Offers:
+    """Return everything that is offered by name."""
+    found = Offers({}, {}, {}, {}, {})
+    for name in MODULES:
+        module = importlib.import_module(f"rlkit.rewards.{name}")
+        for field in Offers._fields:
+            getattr(found, field).update(getattr(module, field.upper(), {}))
+    return found
 
 
 def names() -> list[str]:
-    """Return the names that `resolve` knows."""
-    return sorted([*FUNCTIONS, *FACTORIES])
+    """Return the names of the reward functions that `resolve` knows, without those that need settings, and rubrics."""
+    return sorted([*offers().functions, *offers().factories])
+
+
+def resolve_all(
+    rewards: str | Mapping[str, Any] | RewardFunction | Sequence[str | Mapping[str, Any] | RewardFunction],
+) -> list[RewardFunction]:
+    """Return the reward functions that `rewards` stands for: one or several of what `resolve` reads, or rubrics.
+
+    A rubric's name stands for all of its parts; alone (or as a `Rubric`) it stays a `Rubric`, with its verifier.
+    Raises `ConfigError` where there is no such thing, or none at all.
+
+    >>> [part.__name__ for part in resolve_all(["number_found", "correct_number"])]
+    ['number_found', 'correct_number']
+    """
+    alone = isinstance(rewards, str | Mapping) or callable(rewards)
+    if not alone and (not isinstance(rewards, Sequence) or not rewards):
+        raise bad_value("rewards", rewards, "one or more reward functions, or a rubric")
+    given: Any = [rewards] if alone else rewards
+    found = [_rubric(reward) or [resolve(reward)] for reward in given]
+    if not alone and type(rewards) is not list and isinstance(rewards, list):
+        return rewards  # a Rubric, whose parts are functions
+    return found[0] if len(found) == 1 else [function for part in found for function in part]
+
+
+def _rubric(reward: Any) -> list[RewardFunction] | None:
+    """The rubric that a name, or a mapping with settings, stands for; None for anything else."""
+    name, settings = reward, {}
+    if isinstance(reward, Mapping):
+        settings = {str(key): value for key, value in reward.items()}
+        name = settings.pop("name", None)
+    if not isinstance(name, str) or name not in offers().rubrics:
+        return None
+    make = offers().rubrics[name]
+    _check_settings(name, make, settings)
+    return make(**settings)
 
 
 def resolve(reward: str | Mapping[str, Any] | RewardFunction) -> RewardFunction:
@@ -75,27 +138,36 @@ def _by_name(name: str, settings: dict[str, Any]) -> RewardFunction:
     if ":" in name:
         imported = _imported(name)
         return _made(name, imported, settings) if settings else imported
-    if name in FUNCTIONS:
+    known = offers()
+    if name in known.functions:
         if settings:
-            cause = f"It is a plain function; only {', '.join(sorted(FACTORIES))} can be set."
+            cause = f"It is a plain function; only {', '.join(sorted(known.factories))} can be set."
             raise bad_value(f"settings of reward {name!r}", settings, "none", cause)
-        return FUNCTIONS[name]
-    if name in FACTORIES:
-        return _made(name, FACTORIES[name], settings)
-    raise unknown_name("reward", name, names(), "A function of your own is written package.module:function.")
+        return known.functions[name]
+    if name in known.factories or name in known.configured:
+        return _made(name, {**known.factories, **known.configured}[name], settings)
+    if name in known.rubrics:
+        cause = f"It is a rubric: several of them. Give it alone, or in the list of rewards; or take rewards.{name}()."
+        raise bad_value("reward", name, "one reward function", cause)
+    cause = "A function of your own is written package.module:function."
+    raise unknown_name("reward", name, [*names(), *known.configured, *known.rubrics], cause)
 
 
 def _made(name: str, factory: Callable[..., RewardFunction], settings: dict[str, Any]) -> RewardFunction:
     """Call a factory, and turn settings that it does not have into an error that lists those it has."""
-    try:
-        inspect.signature(factory).bind(**settings)
-    except TypeError as error:
-        allowed = ", ".join(inspect.signature(factory).parameters)
-        raise bad_value(f"settings of reward {name!r}", settings, allowed, f"({error})") from None
+    _check_settings(name, factory, settings)
     made = factory(**settings)
     if not callable(made):
         raise bad_value("reward", name, "a factory that returns a function", f"It returned {made!r:.80}.")
     return made
+
+
+def _check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(factory).bind(**settings)
+    except TypeError as error:
+        allowed = ", ".join(inspect.signature(factory).parameters)
+        raise bad_value(f"settings of reward {name!r}", dict(settings), allowed, f"({error})") from None
 
 
 def _imported(path: str) -> Callable[..., Any]:
@@ -118,78 +190,3 @@ def _imported(path: str) -> Callable[..., Any]:
         raise bad_value("reward", path, "a function", f"{attribute} is a {type(found).__name__}.")
     function: Callable[..., Any] = found
     return function
-
-
-def reward_name(reward: Callable[..., Any]) -> str:
-    """Return the name under which a reward function is logged: its `__name__`, else that of its class.
-
-    >>> reward_name(number_found)
-    'number_found'
-    """
-    while not hasattr(reward, "__name__") and hasattr(reward, "func"):  # functools.partial
-        reward = reward.func
-    return str(getattr(reward, "__name__", type(reward).__name__))
-
-
-def required_columns(reward: Callable[..., Any]) -> list[str]:
-    """Return the data-set columns without which `reward` cannot be called: its parameters without a default.
-
-    A trainer compares them with the data set before it starts. Empty where the signature cannot be read.
-
-    >>> required_columns(correct_number), required_columns(number_found)
-    (['answer'], [])
-    """
-    if hasattr(reward, "required_columns"):
-        return list(reward.required_columns)
-    try:
-        parameters = inspect.signature(reward).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    needed = [p.name for p in parameters if p.kind in _KEYWORD and p.default is inspect.Parameter.empty]
-    return [name for name in needed if name not in GIVEN]
-
-
-def from_verifier(
-    verifier: Callable[..., bool], right: float = 1.0, wrong: float = 0.0, name: str | None = None
-) -> RewardFunction:
-    """Return the reward function that pays `right` or `wrong` for a verifier's verdict.
-
-    `verifier(completion, **columns) -> bool` judges one completion by its row's columns: it gets those that it
-    names (or all, where it takes ``**columns``). The result carries it as `.verifier`.
-
-    >>> short = from_verifier(lambda completion: len(completion) < 4, right=0.5, name="short")
-    >>> short.__name__, short(["", ""], ["42", "forty-two"])
-    ('short', [0.5, 0.0])
-    """
-    if not callable(verifier):
-        raise bad_value("verifier", verifier, "a function (completion, **columns) -> bool")
-    parameters = list(inspect.signature(verifier).parameters.values())[1:]
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    named = {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
-
-    def judge(completion: Completion, **columns: Any) -> bool:
-        wanted = columns if takes_all else {key: columns[key] for key in columns if key in named}
-        return bool(verifier(completion, **wanted))
-
-    def reward(
-        prompts: Sequence[Any], completions: Sequence[Completion], **columns: Any
-    ) -> list[float | None]:
-        lists = {key: values for key, values in columns.items() if _is_column(values)}
-        verdicts = [
-            judge(completion, **{key: values[i] for key, values in lists.items()})
-            for i, completion in enumerate(completions)
-        ]
-        return [float(right) if verdict else float(wrong) for verdict in verdicts]
-
-    reward.__name__ = reward.__qualname__ = name or reward_name(verifier)
-    reward.__doc__ = f"Reward {right:g} where {reward_name(verifier)} says right, else {wrong:g}."
-    reward.verifier = judge  # type: ignore[attr-defined]
-    reward.required_columns = [  # type: ignore[attr-defined]
-        p.name for p in parameters if p.kind in _KEYWORD and p.default is inspect.Parameter.empty
-    ]
-    return reward
-
-
-def _is_column(values: Any) -> bool:
-    """Tell the data set's columns (lists) from other things that a trainer hands over, such as its state."""
-    return isinstance(values, Sequence) and not isinstance(values, str)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlkit.errors import ConfigError
-from rlkit.rewards.registry import GIVEN
+from rlkit.rewards.signatures import GIVEN
 from rlkit.rollout import Row, tokenize_prompts
 
 

@@ -88,6 +88,7 @@ def concat_rewards(parts: Sequence[Rewards]) -> Rewards:
     """The rewards of several rollouts as one."""
     first = parts[0]
     correct = None if first.correct is None else torch.cat([part.correct for part in parts])  # type: ignore[misc]
+    logged = [name for name in first.columns if all(name in part.columns for part in parts)]
     return Rewards(
         names=first.names,
         per_function=torch.cat([part.per_function for part in parts]),
@@ -95,12 +96,14 @@ def concat_rewards(parts: Sequence[Rewards]) -> Rewards:
         total=torch.cat([part.total for part in parts]),
         correct=correct,
         seconds=sum(part.seconds for part in parts),
+        metrics=first.metrics,  # of the rollout that the step began with
+        columns={name: [value for part in parts for value in part.columns[name]] for name in logged},
     )
 
 
 def _select(rollout: Rollout, rewards: Rewards, prompts: Sequence[int]) -> tuple[Rollout, Rewards]:
     """The groups of these prompts, in this order; seconds stay those of all."""
-    groups = rollout.groups
+    groups, size = rollout.groups, rollout.num_generations
     index = torch.tensor(list(prompts))
     lists = ("rows", "prompts", "prompt_texts", "prompt_ids")
     chosen = {name: [getattr(rollout, name)[p] for p in prompts] for name in lists}
@@ -120,5 +123,10 @@ def _select(rollout: Rollout, rewards: Rewards, prompts: Sequence[int]) -> tuple
             total=rewards.total[index],
             correct=None if rewards.correct is None else rewards.correct[index],
             seconds=rewards.seconds,
+            metrics=rewards.metrics,
+            columns={
+                name: [values[p * size + g] for p in prompts for g in range(size)]
+                for name, values in rewards.columns.items()
+            },
         ),
     )

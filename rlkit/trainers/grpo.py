@@ -29,6 +29,8 @@ from rlkit.errors import TrainingError
 from rlkit.interrupts import interrupts_held
 from rlkit.objectives import Advantages, group_advantages
 from rlkit.quantised import is_nf4, parameter_count
+from rlkit.rewards.calls import RewardCaller
+from rlkit.rewards.notes import TrainerState
 from rlkit.rollout import Evaluation, Metrics, Rewards, Rollout, Row, build_batch
 from rlkit.trainers.callbacks import Callback, StopAtAccuracy
 from rlkit.trainers.checkpoints import Checkpoint
@@ -58,14 +60,15 @@ class GRPOTrainer(TrainingLoop):
 
     Args:
         model: a transformers causal LM, or a name or folder for ``load_model``.
-        reward_funcs: one or more ``f(prompts, completions, **columns) -> list[float | None]``.
+        reward_funcs: one or more ``f(prompts, completions, **columns) -> list[float | None]``; a `rewards.Rubric` is a
+            list of them.
         args: the settings; default ``GRPOConfig()``.
         train_dataset: rows with a ``prompt`` (list of dicts or ``datasets.Dataset``).
         eval_dataset: held-out rows; judged before and after training, and every ``eval_steps``.
         processing_class: the tokenizer; may be left out when ``model`` is a name.
         callbacks: see :class:`rlkit.trainers.callbacks.Callback`.
-        verifier: ``verifier(completion, **columns) -> bool``, for accuracy; default: that of the first
-            reward function that carries one.
+        verifier: ``verifier(completion, **columns) -> bool``, for accuracy; default: that of the rubric, or of the
+            first reward function that carries one.
         engine: a ready engine instead of the one that ``args`` asks for.
         peft_config: a ``peft.LoraConfig``: train a fresh adapter on ``model``, which stays as it is. ``add_lora`` and
             ``load_model`` make adapters too.
@@ -107,10 +110,11 @@ class GRPOTrainer(TrainingLoop):
         for rows, name in ((self.train_rows, "train_dataset"), (self.eval_rows, "eval_dataset")):
             if rows:
                 check_columns(self.reward_funcs, [column for column in rows[0] if column != "prompt"], name)
-        carried = (getattr(function, "verifier", None) for function in self.reward_funcs)
+        carried = (getattr(carrier, "verifier", None) for carrier in (reward_funcs, *self.reward_funcs))
         self.verifier = verifier or next((found for found in carried if found is not None), None)
         for rows in filter(None, (self.train_rows, self.eval_rows)):
-            probe_reward_functions(self.reward_funcs, rows, self.verifier)
+            probe_reward_functions(self.reward_funcs, rows, self.verifier, args.reward_timeout)
+        self._reward_caller = RewardCaller(args.on_reward_error, args.reward_timeout)
         if engine is None:
             check_engine(args.fast_inference)
 
@@ -182,7 +186,13 @@ class GRPOTrainer(TrainingLoop):
         """Let every reward function judge every completion."""
         with self.ledger.phase("score"):
             return score_rollout(
-                rollout, self.reward_funcs, self.reward_names, self.reward_weights, self.verifier
+                rollout,
+                self.reward_funcs,
+                self.reward_names,
+                self.reward_weights,
+                self.verifier,
+                self._reward_caller,
+                TrainerState(self.step_index, self.total_steps),
             )
 
     def refill(self, rollout: Rollout, rewards: Rewards) -> Refilled:

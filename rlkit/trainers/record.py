@@ -39,6 +39,7 @@ def sample_rows(
     for i, completion in enumerate(rollout.completions):
         p, g = divmod(i, size)
         length = len(completion.token_ids)
+        logged = {name: values[i] for name, values in rewards.columns.items()}
         row: Row = {
             "step": rollout.step,
             "prompt_index": p,
@@ -49,7 +50,7 @@ def sample_rows(
             "completion_ids": completion.token_ids,
             "tokens": token_strings(completion.token_ids),
             "finish_reason": completion.finish_reason,
-            "row": json.dumps(rollout.rows[p], ensure_ascii=False, default=str),
+            "row": json.dumps({**rollout.rows[p], **logged}, ensure_ascii=False, default=str),
             "reward": float(rewards.total[p, g]),
             "advantage": None if advantages is None else float(advantages.values[p, g]),
             "correct": None if rewards.correct is None else bool(rewards.correct[p, g]),
@@ -87,4 +88,4 @@ def reward_values(rollout: Rollout, rewards: Rewards, advantages: Advantages) ->
         column = rewards.per_function[..., f]
         values[f"rewards/{name}"] = float(column.nanmean())
         values[f"unscored/{name}"] = float(column.isnan().double().mean())
-    return values
+    return {**rewards.metrics, **values}

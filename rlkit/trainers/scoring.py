@@ -1,24 +1,26 @@
-"""Call reward functions as TRL does, and trust nothing that they return.
+"""Score a rollout with reward functions as TRL calls them, and trust nothing that they return.
 
 A reward function is ``f(prompts, completions, **columns) -> list[float | None]``, plain or async. Columns are
 the data set's other columns, one value a completion; ``completion_ids`` holds the sampled token ids. None
-means "not mine to judge".
+means "not mine to judge". How they are called, and what happens when one fails, is in ``rlkit.rewards.calls``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import math
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import ConfigError, RewardError, bad_value
+from rlkit.rewards.calls import RewardCaller
+from rlkit.rewards.notes import RewardNotes, TrainerState
 from rlkit.rewards.registry import names as names_of_rewards
-from rlkit.rewards.registry import required_columns, reward_name
+from rlkit.rewards.signatures import required_columns, reward_name
 from rlkit.rollout import Messages, Rewards, Rollout, Row, completion_as_given
+
+if TYPE_CHECKING:
+    import torch
 
 RewardFunction = Callable[..., Any]
 
@@ -77,12 +79,18 @@ def check_columns(
 
 
 def probe_reward_functions(
-    functions: Sequence[RewardFunction], rows: Sequence[Row], verifier: Callable[..., bool] | None = None
+    functions: Sequence[RewardFunction],
+    rows: Sequence[Row],
+    verifier: Callable[..., bool] | None = None,
+    timeout: float | None = None,
 ) -> None:
     """Call every reward function once on real rows with stand-in answers, before anything expensive starts.
 
     A model may write anything, so a reward function (and the verifier, if given) must survive an empty and an
-    odd answer.
+    odd answer. Whatever fails here fails for good: nothing is skipped yet.
+
+    Args:
+        timeout: seconds that each may take.
 
     Raises:
         ConfigError: the verifier is no function.
@@ -96,7 +104,7 @@ def probe_reward_functions(
     prompts = [row["prompt"] for row in rows]
     completions = [completion_as_given(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     ids = [[0], [0, 0]]  # no tokenizer here; a sampled answer has at least its end token
-    values = [_call(function, rows, prompts, completions, ids, during) for function in functions]
+    values = RewardCaller(timeout=timeout)(functions, _given(rows, prompts, completions, ids), during)
     if all(math.isnan(value) for column in values for value in column):
         names = ", ".join(repr(reward_name(function)) for function in functions)
         raise RewardError(
@@ -114,18 +122,25 @@ def score_rollout(
     names: Sequence[str],
     weights: Sequence[float],
     verifier: Callable[..., bool] | None,
+    caller: RewardCaller | None = None,
+    state: TrainerState | None = None,
 ) -> Rewards:
     """Score every completion with every function.
 
+    `state` is what functions that ask for ``trainer_state`` get.
+    `caller` says what happens when one fails (None: everything stops). With ``on_error="skip"`` the completions
+    concerned go without that function's score, as if it had returned None; one that has no score at all takes the mean
+    of its group, so that its advantage is 0 and it teaches nothing.
+
     Raises:
-        RewardError: a function raised, returned another number of values than there are completions, or
-            something that is neither a finite number nor None; or no function scored some completion.
+        RewardError: a function raised, took too long, returned another number of values than there are completions, or
+            something that is neither a finite number nor None, or all of them returned None for some completion; and
+            nothing is skipped.
     """
     import torch
 
-    from rlkit.objectives import weighted_total
-
     start = time.perf_counter()
+    caller = caller or RewardCaller()
     size = rollout.num_generations
     rows = [row for row in rollout.rows for _ in range(size)]
     prompts = [prompt for prompt in rollout.prompts for _ in range(size)]
@@ -134,10 +149,9 @@ def score_rollout(
         for prompt, completion in zip(prompts, rollout.completions, strict=True)
     ]
     ids = [completion.token_ids for completion in rollout.completions]
-    columns = [
-        _call(function, rows, prompts, completions, ids, during=f"step {rollout.step}")
-        for function in functions
-    ]
+    given = _given(rows, prompts, completions, ids)
+    notes = RewardNotes(state, len(completions))
+    columns = caller(functions, given, f"step {rollout.step}", names, notes)
     shape = (len(rollout.rows), size, len(functions))
     per_function = torch.tensor(columns, dtype=torch.float64).T.reshape(shape)  # [P, G, F]
     weight = torch.tensor(weights, dtype=torch.float64)  # [F]
@@ -149,10 +163,42 @@ def score_rollout(
         names=list(names),
         per_function=per_function,
         weights=weight,
-        total=weighted_total(per_function, weight),
+        total=_total(per_function, weight, skip=caller.on_error == "skip"),
         correct=correct,
         seconds=time.perf_counter() - start,
+        metrics=notes.metrics,
+        columns=notes.columns,
     )
+
+
+def _total(per_function: torch.Tensor, weight: torch.Tensor, skip: bool) -> torch.Tensor:
+    """Weighted sums [P, G]; with `skip`, the mean of its group for a completion that nobody scored."""
+    import torch
+
+    from rlkit.objectives import weighted_total
+
+    if not skip:
+        return weighted_total(per_function, weight)
+    lost = per_function.isnan().all(-1)  # [P, G]
+    total = weighted_total(per_function.masked_fill(lost[..., None], 0.0), weight)  # [P, G]
+    left = (~lost).sum(-1, keepdim=True)  # [P, 1]
+    mean = total.masked_fill(lost, 0.0).sum(-1, keepdim=True) / left.clamp(min=1)  # [P, 1]
+    return torch.where(lost, mean, total)
+
+
+def _given(
+    rows: Sequence[Row],
+    prompts: Sequence[str | Messages],
+    completions: Sequence[str | Messages],
+    completion_ids: Sequence[Sequence[int]],
+) -> dict[str, list[Any]]:
+    """What reward functions choose from, one entry a completion."""
+    return {
+        "prompts": list(prompts),
+        "completions": list(completions),
+        "completion_ids": list(completion_ids),
+        **{column: [row[column] for row in rows] for column in _columns_of(rows[0])},
+    }
 
 
 def _columns_of(row: Row) -> Row:
@@ -174,101 +220,3 @@ def _judge(
                 f"{', '.join(_columns_of(row)) or '(none)'}"
             ) from error
     return verdicts
-
-
-def _call(
-    function: RewardFunction,
-    rows: Sequence[Row],
-    prompts: Sequence[str | Messages],
-    completions: Sequence[str | Messages],
-    completion_ids: Sequence[Sequence[int]],
-    during: str,
-) -> list[float]:
-    """One function's rewards for all completions; NaN stands for None."""
-    name = reward_name(function)
-    given: dict[str, Any] = {
-        "prompts": list(prompts),
-        "completions": list(completions),
-        "completion_ids": list(completion_ids),
-        **{column: [row[column] for row in rows] for column in _columns_of(rows[0])},
-    }
-    try:
-        parameters = inspect.signature(function).parameters.values()
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            accepted = {parameter.name for parameter in parameters}
-            given = {key: value for key, value in given.items() if key in accepted}
-        values = function(**given)
-        if inspect.isawaitable(values):
-            values = _wait(values)
-    except Exception as error:
-        raise RewardError(
-            f"reward function {name!r} raised {type(error).__name__}: {error} (during {during}). A model may write "
-            f"anything, the empty string included; the first answer here was {completions[0]!r}"
-        ) from error
-    return _checked(name, values, completions, during)
-
-
-def _checked(name: str, values: Any, completions: Sequence[Any], during: str) -> list[float]:
-    needed = f"(during {during}); a list with one number or None a completion is needed"
-    if callable(values) and not hasattr(values, "__len__"):
-        raise RewardError(
-            f"reward function {name!r} returned a function {needed}. Does it make a reward function? Then pass what "
-            f"it makes: {name}(…)"
-        )
-    try:
-        if isinstance(values, (str, bytes, Mapping, Set)):  # these iterate, but not over rewards in order
-            raise TypeError
-        values = list(values)
-    except TypeError:
-        raise RewardError(f"reward function {name!r} returned {values!r} {needed}") from None
-    if len(values) != len(completions):
-        raise RewardError(
-            f"reward function {name!r} returned {len(values)} values for {len(completions)} completions (during "
-            f"{during}); it must return one number or None for each"
-        )
-    checked = []
-    for value, completion in zip(values, completions, strict=True):
-        if value is None:
-            checked.append(math.nan)
-            continue
-        try:
-            number = math.nan if isinstance(value, str) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise RewardError(
-                f"reward function {name!r} returned {value!r} for the completion {completion!r} (during {during}); a "
-                "finite number is needed, or None where it cannot judge"
-            )
-        checked.append(number)
-    return checked
-
-
-def _wait(awaitable: Any) -> Any:
-    """Run a coroutine to its end, also inside a notebook, whose event loop is already running."""
-
-    async def main() -> Any:
-        return await awaitable
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(main())
-    return _in_thread(main())
-
-
-def _in_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    outcome: dict[str, Any] = {}
-
-    def run() -> None:
-        try:
-            outcome["value"] = asyncio.run(coroutine)
-        except BaseException as error:
-            outcome["error"] = error
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["value"]

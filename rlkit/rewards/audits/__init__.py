@@ -1,0 +1,1 @@
+"""The reward lab: where would a reward be hacked?"""

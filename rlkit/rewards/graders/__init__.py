@@ -1,0 +1,1 @@
+"""The graders of OpenAI's reinforcement fine-tuning, as reward functions."""

@@ -1,0 +1,1 @@
+"""Maths rewards: whether two answers are equal, however either is written."""

@@ -1,0 +1,1 @@
+"""Worked rubrics: e-mail, database retrieval, law and medicine."""

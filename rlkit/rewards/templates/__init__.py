@@ -1,0 +1,1 @@
+"""Reasoning templates: markers for working and answer, and all that follows from them."""
