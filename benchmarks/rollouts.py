@@ -30,7 +30,7 @@ def problem(prompts: int) -> tuple[Any, Any, list[list[int]]]:
     from rlkit.rollout import tokenize_prompts
 
     model, tokenizer = load_model(SMOLLM2, dtype=_peers.dtype())
-    rows = tasks.word_problems().train[:prompts]
+    rows = tasks.word_problems().rows("train", prompts)
     return model, tokenizer, tokenize_prompts(tokenizer, [row["prompt"] for row in rows])[1]
 
 

@@ -188,7 +188,7 @@ def test_held_out_data_sets(untouched: Path, dataset: Any, says: list[str]) -> N
 def test_prompts_that_are_too_long(untouched: Path, tiny: tuple[Any, Any]) -> None:
     model, tokenizer = tiny
     longest = model.config.max_position_embeddings
-    rows = [*TASK.train[:3], {"prompt": "1+" * longest + "1=", "answer": "0"}]
+    rows = [*TASK.rows("train", 3), {"prompt": "1+" * longest + "1=", "answer": "0"}]
     says = ["row 3 of train_dataset", "max_completion_length=4", f"the model's {longest}", "Shorten or drop"]
     refused(ConfigError, says, model=model, processing_class=tokenizer, train_dataset=rows)
     says[0] = "row 3 of eval_dataset"

@@ -102,7 +102,7 @@ def test_hugging_face_data_sets() -> None:
     datasets = pytest.importorskip("datasets")
     task = tasks.arithmetic(chat=True)
     table = datasets.Dataset.from_list(task.train)
-    assert check_dataset(table) == task.train
+    assert check_dataset(table) == task.rows()
     with pytest.raises(ConfigError, match=r"Choose one of its splits: 'train', 'test'"):
         check_dataset(datasets.DatasetDict({"train": table, "test": table}))
     with pytest.raises(ConfigError, match=r"no length; make a list"):
@@ -118,7 +118,7 @@ def test_tables_of_pandas() -> None:
     table = pandas.DataFrame(tasks.arithmetic().train)
     with pytest.raises(ConfigError, match=r"\.to_dict\('records'\)"):
         check_dataset(table)
-    assert check_dataset(table.to_dict("records")) == tasks.arithmetic().train
+    assert check_dataset(table.to_dict("records")) == tasks.arithmetic().rows()
 
 
 # --- lengths and tokenizers -------------------------------------------------------------------------------

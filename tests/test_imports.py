@@ -53,7 +53,7 @@ def test_checks_work_where_nothing_heavy_is_installed() -> None:
         "from rlkit.trainers.data import check_dataset\n"
         "from rlkit.trainers.scoring import check_columns, check_reward_functions, probe_reward_functions\n"
         "task = tasks.arithmetic()\n"
-        "rows = check_dataset(task.train)\n"
+        "rows = check_dataset(task.rows())\n"
         "check_reward_functions(task.reward_funcs, None)\n"
         "check_columns(task.reward_funcs, ['answer'])\n"
         "probe_reward_functions(task.reward_funcs, rows, task.verifier)\n"

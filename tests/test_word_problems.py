@@ -48,7 +48,7 @@ def problem(row, steps: int):
 def test_no_problem_is_on_both_sides_or_twice(seed, max_number, steps):
     task = tasks.word_problems(150, 50, seed, max_number, steps, "+-*/")
     assert (len(task.train), len(task.test)) == (150, 50)
-    keys = [problem(row, steps) for row in task.train + task.test]
+    keys = [problem(row, steps) for row in task.rows("train") + task.rows("test")]
     assert len(set(keys)) == 200
     assert len({text for text, _ in keys}) == len(STORIES[steps])
 
@@ -57,7 +57,7 @@ def test_no_problem_is_on_both_sides_or_twice(seed, max_number, steps):
 @settings(max_examples=15)
 def test_answers_are_true_and_numbers_bounded(seed, max_number, steps):
     task = tasks.word_problems(60, 20, seed, max_number, steps, "+-*/")
-    for row in task.train + task.test:
+    for row in task.rows("train") + task.rows("test"):
         used, numbers = template(row, steps)
         expression = str(numbers[0])
         for operation, number in zip(used.operations, numbers[1:], strict=True):
@@ -111,10 +111,10 @@ def test_templates_and_examples_are_sound():
 
 def test_the_default_task():
     task = tasks.word_problems()
-    assert task == tasks.word_problems() and task.test != tasks.word_problems(seed=1).test
+    assert task == tasks.word_problems() and task.rows("test") != tasks.word_problems(seed=1).rows("test")
     assert (len(task.train), len(task.test)) == (240, 60)
     assert [f.__name__ for f in task.reward_funcs] == ["number_found", "correct_number"]
-    rows = task.train + task.test
+    rows = task.rows("train") + task.rows("test")
     assert json.loads(json.dumps(rows)) == rows
     assert rows[0]["prompt"][0] is not rows[1]["prompt"][0]  # rows may be changed one by one
 
@@ -142,7 +142,7 @@ def test_prompts_hold_system_prompt_and_examples():
 @pytest.mark.parametrize(("steps", "operations"), [(1, "+"), (1, "*/"), (1, "+-"), (2, "+-"), (2, "-")])
 def test_only_the_operations_that_were_asked_for(steps, operations):
     task = tasks.word_problems(20, 5, max_number=20, steps=steps, operations=operations, examples=4)
-    used = {template(row, steps)[0].operations for row in task.train + task.test}
+    used = {template(row, steps)[0].operations for row in task.rows("train") + task.rows("test")}
     assert set("".join(used)) == set(operations)
     said = [turn["content"] for turn in task.train[0]["prompt"] if turn["role"] == "assistant"]
     assert 0 < len(said) <= 4 and all(

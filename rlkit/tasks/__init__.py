@@ -3,6 +3,7 @@
 task: arithmetic
 task: {name: word_problems, max_number: 10}
 task: {name: reasoning_gym, dataset: leg_counting, max_animals: 2}
+task: {name: from_dataset, source: my_problems.csv, prompt: question, answer: solution}
 """
 
 from __future__ import annotations
@@ -14,17 +15,43 @@ from typing import Any
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.tasks.arithmetic import arithmetic
 from rlkit.tasks.base import Task
+from rlkit.tasks.code import code
+from rlkit.tasks.countdown import countdown
+from rlkit.tasks.database import database
+from rlkit.tasks.email import email
+from rlkit.tasks.from_dataset import from_dataset
+from rlkit.tasks.gsm8k import gsm8k
 from rlkit.tasks.reasoning_gym import reasoning_gym
 from rlkit.tasks.word_problems import word_problems
 
 TASKS: dict[str, Callable[..., Task]] = {
     "arithmetic": arithmetic,
+    "code": code,
+    "countdown": countdown,
+    "database": database,
+    "email": email,
+    "from_dataset": from_dataset,
+    "gsm8k": gsm8k,
     "reasoning_gym": reasoning_gym,
     "word_problems": word_problems,
 }
 """Every task by its name: a function that returns the `Task`."""
 
-__all__ = ["TASKS", "Task", "arithmetic", "load", "names", "reasoning_gym", "word_problems"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "arithmetic",
+    "code",
+    "countdown",
+    "database",
+    "email",
+    "from_dataset",
+    "gsm8k",
+    "load",
+    "names",
+    "reasoning_gym",
+    "word_problems",
+]
 
 
 def names() -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from rlkit.errors import bad_value
 from rlkit.rewards.numbers import correct_number, number_found
 from rlkit.tasks.base import Task
+from rlkit.tasks.card import LAST_NUMBER, OURS
 
 SMALLEST_OPERAND = 1  # adding 0 teaches nothing about carries
 
@@ -91,4 +92,13 @@ def arithmetic(max_operand: int = 29, test_share: float = 0.2, seed: int = 0, ch
         verifier=correct_number.verifier,  # type: ignore[attr-defined]
         reward_funcs=(number_found, correct_number),
         description=f"sums a+b of numbers from {SMALLEST_OPERAND} to {max_operand}; 3+5 and 5+3 on one side",
+        licence=OURS,
+        source="rlkit's own: every pair of numbers",
+        seed=seed,
+        columns={"prompt": "a sum to be finished", "answer": "its result, as text"},
+        judging=LAST_NUMBER,
+        weaknesses=(
+            "So few problems that a model can learn the answers by heart; only the test side tells.",
+            "Numbers are as long on both sides: the test side shows nothing about longer ones.",
+        ),
     )

@@ -16,17 +16,18 @@ from __future__ import annotations
 import importlib
 import json
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 from rlkit.errors import ConfigError, RewardError, bad_value, unknown_name
+from rlkit.rewards.answers import stated_answer
 from rlkit.rewards.numbers import NUMBER, number_found
-from rlkit.rewards.registry import from_verifier
 from rlkit.rewards.text import Completion, completion_text
+from rlkit.rewards.verifiers import reward_from
 from rlkit.tasks.base import Task
+from rlkit.tasks.prompts import as_prompt, check_whole, check_wording
 
 VERSION = (
     "0.1.25"  # what the pin in pyproject.toml installs: another one may make other questions from a seed
@@ -42,8 +43,6 @@ EVALUATES_ANSWERS = frozenset(
 )
 """Data sets whose scorer (version 0.1.25) runs the answer as Python code."""
 
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_ANNOUNCED = re.compile(r"\banswer(?: is)?(?:\s*:|(?<=is))[ \t*]*([^\n]*)", re.IGNORECASE)
 _TRIES = 8  # items looked at for each question that is wanted, before the questions count as used up
 
 
@@ -78,47 +77,77 @@ def reasoning_gym(
     cannot work, there are too few different questions, or the scorer does not accept the data set's own answers.
     """
     for name, number, low in (("size", size, 1), ("test_size", test_size, 1), ("examples", examples, 0)):
-        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= 100_000:
-            raise bad_value(name, number, f"a whole number from {low} to 100000")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise bad_value("seed", seed, "a whole number")
-    if system_prompt is not None and (not isinstance(system_prompt, str) or not system_prompt.strip()):
-        raise bad_value("system_prompt", system_prompt, "text, or None for none")
+        check_whole(name, number, low, 100_000)
+    check_wording(seed, system_prompt)
     _check_dataset(dataset, dataset_config, allow_eval)
 
-    # Neighbouring seeds of reasoning-gym share almost all items (item i is made from seed + i): spread ours.
-    source_seed = random.Random(f"{dataset}/{seed}").randrange(2**31)
-    wanted = examples + test_size + size
-    made = _make(dataset, {**dataset_config, "seed": source_seed, "size": _TRIES * wanted})
-    entries = _different(made, wanted, dataset)
+    entries = items(dataset, examples + test_size + size, seed, dataset_config)
     numeric = all(NUMBER.fullmatch(entry["answer"] or "") for entry in entries)
     judge = Judge(dataset, json.dumps(dataset_config, sort_keys=True), numeric)
     texts = [pack(entry, dataset) for entry in entries]
     _check_judge(judge, entries[:50], texts[:50])
 
-    shots, tested = entries[:examples], examples + test_size
+    shots = [(entry["question"], entry["answer"] or "") for entry in entries[:examples]]
     rows = [
         {
-            "prompt": _prompt(entry["question"], shots, system_prompt, chat),
+            "prompt": as_prompt(entry["question"], chat, system_prompt, shots),
             "answer": entry["answer"] or "",
             "entry": text,
         }
         for entry, text in zip(entries[examples:], texts[examples:], strict=True)
     ]
-    rewards = [from_verifier(judge, name="correct_answer")]
+    rewards = [reward_from(judge, name="correct_answer")]
     if numeric:
         rewards.insert(0, number_found)
     if partial_credit:
         rewards.append(judge.partial_credit)
     config = "".join(f", {key}={value!r}" for key, value in dataset_config.items())
+    read = "the last number in the stated answer" if numeric else "the stated answer"
     return Task(
         name=f"reasoning_gym/{dataset}",
-        train=rows[tested - examples :],
-        test=rows[: tested - examples],
+        train=rows[test_size:],
+        test=rows[:test_size],
         verifier=judge,
         reward_funcs=tuple(rewards),
         description=f"{dataset}{config} of reasoning-gym {VERSION}; no question on both sides",
+        licence="Apache-2.0 (reasoning-gym)",
+        source=f"https://github.com/open-thought/reasoning-gym, version {VERSION}",
+        seed=seed,
+        columns={
+            "prompt": f"{examples} worked examples and the question",
+            "answer": "an answer that is right; empty where the data set holds none",
+            "entry": "the whole item as JSON text, for the scorer",
+        },
+        judging=(
+            f"the data set's own scorer gets {read} (in <answer> tags, or after 'answer:', or all); right is what "
+            "it scores 1"
+        ),
+        weaknesses=(
+            "Both sides come from one generator with one set of settings: the test side shows nothing about harder or "
+            "other puzzles.",
+            *(
+                ["The scorer runs what the model wrote as Python code."]
+                if dataset in EVALUATES_ANSWERS
+                else []
+            ),
+            *(
+                ["Partial credit is the scorer's: some pay for form, or for naming the answer among others."]
+                if partial_credit
+                else []
+            ),
+        ),
     )
+
+
+def items(dataset: str, wanted: int, seed: int, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return `wanted` items of a data set with different questions; each has question, answer and metadata.
+
+    Raises `ConfigError` where the package is missing, or so many different questions cannot be made.
+    """
+    # Neighbouring seeds of reasoning-gym share almost all items (item i is made from seed + i): spread ours.
+    source_seed = random.Random(f"{dataset}/{seed}").randrange(2**31)
+    made = _make(dataset, {**config, "seed": source_seed, "size": _TRIES * wanted})
+    return _different(made, wanted, dataset)
 
 
 @dataclass(frozen=True)
@@ -157,23 +186,6 @@ class Judge:
     ) -> list[float | None]:
         """Reward 0 to 1: the scorer's own verdict, with what it gives to answers that are partly right."""
         return [self.score(completion, row) for completion, row in zip(completions, entry, strict=True)]
-
-
-def stated_answer(text: str, numeric: bool) -> str:
-    """Return the part of a completion that is its answer; with `numeric` the last number in it ('' without one).
-
-    >>> stated_answer("Four and four. The answer is 8 legs.", True), stated_answer("<answer>nus</answer>", False)
-    ('8', 'nus')
-    """
-    for pattern in (_TAGGED, _ANNOUNCED):
-        found = pattern.findall(text)
-        if found and found[-1].strip():
-            text = found[-1]
-            break
-    if not numeric:
-        return text.strip()
-    numbers = NUMBER.findall(text)
-    return numbers[-1].replace("−", "-") if numbers else ""
 
 
 def pack(entry: dict[str, Any], dataset: str = "") -> str:
@@ -301,17 +313,3 @@ def _check_judge(judge: Judge, entries: list[dict[str, Any]], texts: list[str]) 
                 "one whose scorer accepts its own answers",
                 f"To {entry['answer']!r:.80} it gives {judge.score(entry['answer'], text):g}.",
             )
-
-
-def _prompt(
-    question: str, shots: list[dict[str, Any]], system_prompt: str | None, chat: bool
-) -> str | list[dict[str, str]]:
-    """The prompt of one question, as messages or as one text that ends where the answer begins."""
-    turns = [*((shot["question"], shot["answer"] or "") for shot in shots), (question, "")]
-    if not chat:
-        parts = [f"Question: {asked}\nAnswer: {answer}".strip() for asked, answer in turns]
-        return "\n\n".join([system_prompt, *parts] if system_prompt else parts)
-    messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    for asked, answer in turns:
-        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-    return messages[:-1]

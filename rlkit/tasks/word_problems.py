@@ -17,6 +17,7 @@ from typing import Any
 from rlkit.errors import ConfigError, bad_value
 from rlkit.rewards.numbers import correct_number, number_found
 from rlkit.tasks.base import Task
+from rlkit.tasks.card import GUESSED, LAST_NUMBER, OURS
 
 NAMES = ("Mia", "Tom", "Ana", "Ben", "Lena", "Omar", "Ruth", "Ivan", "Nora", "Paul", "Zoe", "Karim")
 SMALLEST = 2  # the plural is then always right
@@ -218,6 +219,16 @@ def word_problems(
         verifier=correct_number.verifier,  # type: ignore[attr-defined]
         reward_funcs=(number_found, correct_number),
         description=f"stories with numbers up to {max_number}, steps: {steps}; both sides share none",
+        licence=OURS,
+        source="rlkit's own templates",
+        seed=seed,
+        columns={"prompt": "worked examples and the story", "answer": "the number that it asks for, as text"},
+        judging=LAST_NUMBER,
+        weaknesses=(
+            GUESSED,
+            f"All stories come from at most {len(STORIES[steps])} templates, the same on both sides: the test side "
+            "shows what was learned of these, not of word problems in general.",
+        ),
     )
 
 

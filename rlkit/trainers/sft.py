@@ -99,7 +99,7 @@ class SFTTrainer(TrainingLoop):
         ConfigError: bad settings, model or data.
 
     Example:
-        >>> rows = demonstrations(task.train[:200])
+        >>> rows = demonstrations(task.rows("train", 200))
         >>> trainer = SFTTrainer(model, SFTConfig(max_steps=100), rows, processing_class=tokenizer)
         >>> trainer.train()["train_loss_last"]
     """
