@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; at run time __getattr__ does the work
-    from rlkit import engines, objectives, rewards, runs, tasks
+    from rlkit import engines, objectives, rewards, runs, sandbox, tasks
     from rlkit.adapters import add_lora
     from rlkit.config import GRPOConfig, SFTConfig
     from rlkit.fetching import fetch
@@ -41,6 +41,7 @@ __all__ = [
     "objectives",
     "rewards",
     "runs",
+    "sandbox",
     "tasks",
 ]
 
@@ -57,7 +58,7 @@ _HOME = {  # exported name -> the module that defines it
     "fetch": "rlkit.fetching",
     "load_model": "rlkit.models",
 }
-_SUBMODULES = frozenset({"engines", "objectives", "rewards", "runs", "tasks"})
+_SUBMODULES = frozenset({"engines", "objectives", "rewards", "runs", "sandbox", "tasks"})
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: ``rlkit demo``, ``train``, ``fetch``, ``export``, ``doctor``, ``runs``.
+"""The command line: ``rlkit demo``, ``train``, ``fetch``, ``export``, ``rewards``, ``tasks``, ``doctor``, ``runs``.
 
 What a user did wrong is printed in words, without a traceback, and the exit status is then 2.
 """
@@ -89,6 +89,31 @@ def _parser() -> argparse.ArgumentParser:
         help="an adapter: merged into a copy of its base, for plain transformers",
     )
     export.set_defaults(run=_export)
+
+    rewards = commands.add_parser("rewards", help="reward functions: list them, audit one")
+    actions = rewards.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="all rewards that are offered by name")
+    listing.set_defaults(run=_rewards_list)
+    audit = actions.add_parser("audit", help="where would it be hacked? exit status 1 where it would")
+    audit.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a reward, or several whose sum is judged; your own: package.module:function",
+    )
+    audit.add_argument("--task", help="also try it on this task's rows, such as arithmetic")
+    audit.add_argument("--model", help="with --task: also score what this model says, such as smollm2")
+    audit.add_argument("--rows", type=int, default=16, help="rows of the task (default 16)")
+    audit.set_defaults(run=_rewards_audit)
+
+    tasks = commands.add_parser("tasks", help="data sets with their verifiers: list them, show one's card")
+    actions = tasks.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="all tasks")
+    listing.set_defaults(run=_tasks_list)
+    card = actions.add_parser("show", help="a task's card: splits, columns, licence, how it judges")
+    card.add_argument("name")
+    card.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="e.g. max_operand=19")
+    card.set_defaults(run=_tasks_show)
 
     doctor = commands.add_parser(
         "doctor", help="what is installed, what runs here, what to do about the rest"
@@ -196,6 +221,61 @@ def _doctor(args: argparse.Namespace) -> int:
     from rlkit import doctor
 
     return doctor.main()
+
+
+def _rewards_list(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlkit.rewards.registry import offers
+
+    known = offers()
+    table = Table("reward", "kind", "what it does", box=None)
+    kinds = (("function", known.functions), ("factory", known.factories))
+    for kind, offered in (*kinds, ("needs settings", known.configured), ("rubric", known.rubrics)):
+        for name, reward in sorted(offered.items()):
+            table.add_row(name, kind, (reward.__doc__ or "").strip().partition("\n")[0])
+    Console().print(table)
+    return 0
+
+
+def _rewards_audit(args: argparse.Namespace) -> int:
+    from rlkit.rewards import audit, resolve_all
+
+    if args.model is not None and args.task is None:
+        raise bad_value(
+            "--model", args.model, "a model together with --task", "It needs questions to answer."
+        )
+    reward = args.names[0] if len(args.names) == 1 else args.names
+    rewards = resolve_all(reward)
+    found = audit(reward if len(rewards) == 1 else rewards, args.task, args.model, args.rows)
+    print(found)
+    return 0 if found.ok else 1
+
+
+def _tasks_list(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlkit.tasks import TASKS
+
+    table = Table("task", "what it is", box=None)
+    for name, make in sorted(TASKS.items()):
+        table.add_row(name, (make.__doc__ or "").strip().partition("\n")[0])
+    Console().print(table)
+    return 0
+
+
+def _tasks_show(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from rlkit import tasks
+    from rlkit.recipe import read_settings
+
+    card = tasks.load(args.name, **read_settings(args.settings)).card
+    Console().print(Markdown(card)) if sys.stdout.isatty() else print(card)
+    return 0
 
 
 def _runs_list(args: argparse.Namespace) -> int:

@@ -46,6 +46,11 @@ ONLY_FOR = {
     "bitsandbytes": "4-bit models",
     "gguf": ".gguf files and `rlkit fetch`",
 }
+# Extras that only some work needs, and what that is.
+EXTRAS = {
+    "rewards": "maths, judges, drafts, graders and style",
+    "tasks": "tasks.reasoning_gym, and GSM8K without the Hub",
+}
 OLDEST_CAPABILITY = [7, 5]  # compute capability below which torch's CUDA 13 build has no kernels
 
 # What the child that imports torch prints: [its CUDA version or null, [[name, bytes, [major, minor]] per GPU]].
@@ -145,8 +150,8 @@ def gpu_row(driver: bool, cuda: str | None, gpus: Sequence[tuple[str, int, list[
 # --- the packages -------------------------------------------------------------------------------------------
 
 
-def requirements() -> dict[str, Requirement]:
-    """Return what rlkit wants, by name: its core dependencies and both builds of vLLM.
+def _project() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
+    """Return what rlkit depends on here: the core, and each extra of `BUILDS` and `EXTRAS`.
 
     pyproject.toml says it in a checkout, the installed metadata elsewhere.
     """
@@ -156,13 +161,29 @@ def requirements() -> dict[str, Requirement]:
     if pyproject.is_file():
         project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
     if project.get("name") == DISTRIBUTION:
-        extras = project["optional-dependencies"]
-        lines = [*project["dependencies"], *(line for extra in BUILDS for line in extras[extra])]
+        core = [Requirement(line) for line in project["dependencies"]]
+        given = project["optional-dependencies"]
+        extras = {extra: [Requirement(line) for line in given[extra]] for extra in (*BUILDS, *EXTRAS)}
     else:
-        lines = metadata.requires(DISTRIBUTION) or []
-    wanted = [Requirement(line) for line in lines]
-    core = [r for r in wanted if r.marker is None or ("extra" not in str(r.marker) and r.marker.evaluate())]
-    return {r.name: r for r in wanted if r in core or r.name in BUILDS.values()}
+        lines = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
+        core = [line for line in lines if "extra" not in str(line.marker)]
+        extras = {
+            extra: [line for line in lines if f'extra == "{extra}"' in str(line.marker)]
+            for extra in (*BUILDS, *EXTRAS)
+        }
+    return [r for r in core if r.marker is None or r.marker.evaluate()], extras
+
+
+def requirements() -> dict[str, Requirement]:
+    """Return what rlkit wants, by name: its core dependencies and both builds of vLLM."""
+    core, extras = _project()
+    return {r.name: r for r in (*core, *(r for build in BUILDS for r in extras[build]))}
+
+
+def missing_extras() -> dict[str, list[str]]:
+    """Return the packages that are not installed, for each extra of `EXTRAS`."""
+    _, extras = _project()
+    return {extra: [r.name for r in extras[extra] if installed(r.name) is None] for extra in EXTRAS}
 
 
 def installed(name: str) -> str | None:
@@ -200,6 +221,26 @@ def package_row(
     if not wanted.specifier.contains(found, prereleases=True):
         return Check(wanted.name, "warn", f"{found}; wanted {wanted.specifier}", install_command())
     return Check(wanted.name, "ok", f"{found} (wanted {wanted.specifier})")
+
+
+def extras_row(missing: dict[str, list[str]]) -> Check:
+    """Judge the extras of `EXTRAS` by the packages that are missing of each."""
+    lacking = {extra: packages for extra, packages in missing.items() if packages}
+    if not lacking:
+        return Check("extras", "ok", f"{', '.join(missing)}: installed")
+    found = "; ".join(f"{', '.join(names)} missing, for {EXTRAS[extra]}" for extra, names in lacking.items())
+    return Check("extras", "warn", found, install_command(",".join(lacking)))
+
+
+def sandbox_row(walls: Sequence[tuple[str, bool, str]]) -> Check:
+    """Judge what holds the programs that models write: the rows of `rlkit.sandbox.active()`."""
+    *rows, (_, holds, problem) = walls
+    if not holds:
+        advice = (
+            "only code rewards and drafts need it; on Linux: apt install libseccomp2, Linux 5.13 or newer"
+        )
+        return Check("sandbox", "warn", f"does not hold what a model writes: {problem}", advice)
+    return Check("sandbox", "ok", ", ".join(name for name, on, _ in rows if on))
 
 
 def engine_row(
@@ -247,6 +288,8 @@ def checkup() -> list[Check]:
     problem = python_problem(sys.version_info[:3])
     if problem:
         return [Check("Python", "fail", platform.python_version(), problem.replace("\n", " "))]
+    from rlkit import sandbox  # in Python's syntax of today
+
     cores = usable_cores()
     rows = [
         Check("rlkit", "ok", version()),
@@ -277,6 +320,7 @@ def checkup() -> list[Check]:
         if name not in BUILDS.values():
             imported = imports.get(name, ("works", ""))
             rows.append(package_row(requirement, installed(name), imported, broken))
+    rows += [extras_row(missing_extras()), sandbox_row(sandbox.active())]
     if broken:
         found = f"{broken}: installed for another torch, and transformers breaks on it"
         rows.append(Check("torch's companions", "warn", found, REPAIR))

@@ -109,16 +109,8 @@ class Recipe:
             if key not in LORA_KEYS:
                 raise unknown_name("key under 'lora':", key, LORA_KEYS)
         task = tasks.load(settings["task"])
-        names = settings.get("rewards")
-        if names is None:
-            names = task.reward_funcs
-        elif isinstance(names, (str, Mapping)):
-            names = [names]
-        elif not isinstance(names, (list, tuple)) or not names:
-            raise bad_value(
-                "rewards", names, "one or more reward functions", "Leave it out for those of the task."
-            )
-        reward_funcs = [rewards.resolve(name) for name in names]
+        named = settings.get("rewards")
+        reward_funcs = task.reward_funcs if named is None else rewards.resolve_all(named)
         return cls(name, task, reward_funcs, args, model_kwargs, None if lora is None else dict(lora))
 
     def trainer(self) -> TrainingLoop:
@@ -161,6 +153,14 @@ class Recipe:
             processing_class=tokenizer,
             verifier=self.task.verifier,
         )
+
+
+def read_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return ``["max_operand=19", "chat=true"]`` as a mapping; values are read as YAML, dots lead into mappings."""
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        _override(settings, override)
+    return settings
 
 
 def _override(settings: dict[str, Any], override: str) -> None:

@@ -38,8 +38,7 @@ def train(
     """Train for ``STEPS`` steps; be killed at the n-th occurrence of ``moment``."""
     import numpy
     import torch
-
-    from tests.small_trainer import PROMPTS, make_trainer, small_model, token_sum
+    from small_trainer import PROMPTS, make_trainer, small_model, token_sum
 
     def noisy_sum(completions, completion_ids, **columns):
         """A reward that draws from Python's, NumPy's and torch's global generators."""
@@ -136,5 +135,5 @@ def lines(folder: str | Path) -> list[dict]:
     return found
 
 
-if __name__ == "__main__":  # python -m tests.resumable '{"folder": …}'
+if __name__ == "__main__":  # python tests/resumable.py '{"folder": …}'
     train(**json.loads(sys.argv[1]))

@@ -25,6 +25,12 @@ COMMANDS = [
     ["train"],
     ["fetch"],
     ["export"],
+    ["rewards"],
+    ["rewards", "list"],
+    ["rewards", "audit"],
+    ["tasks"],
+    ["tasks", "list"],
+    ["tasks", "show"],
     ["doctor"],
     ["runs"],
     ["runs", "list"],
@@ -118,6 +124,56 @@ def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatch:
 
     monkeypatch.setattr(rlkit.doctor, "main", interrupted)
     assert run(capsys, "doctor") == (130, "", "rlkit: interrupted\n")
+
+
+# --- rlkit rewards, rlkit tasks ----------------------------------------------------------------------------
+
+
+def test_rewards_and_tasks_are_listed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlkit import rewards, tasks
+
+    monkeypatch.setenv("COLUMNS", "160")
+    for command, names in (("rewards", rewards.names()), ("tasks", tasks.names())):
+        status, out, err = run(capsys, command, "list")
+        assert (status, err) == (0, "")
+        assert {*names} <= {line.split()[0] for line in out.splitlines()}
+    assert all(name in run(capsys, "rewards", "list")[1] for name in ("email_rubric", "llm_judge"))
+
+
+def test_an_audit_says_where_a_reward_would_be_hacked(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "rewards", "audit", "number_found", "--task", "arithmetic", "--rows", "4")
+    assert (status, err) == (1, "")
+    assert "cannot tell right from wrong" in out and "every number listed" in out
+    assert run(capsys, "rewards", "audit", "correct_number", "--task", "arithmetic")[0] == 0
+    both = run(capsys, "rewards", "audit", "number_found", "correct_number", "--task", "arithmetic")
+    assert both[0] == 0 and "number_found + correct_number" in both[1]
+    assert run(capsys, "rewards", "audit", "email_rubric", "--task", "email", "--rows", "2")[0] in (0, 1)
+
+
+def test_a_tasks_card(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "tasks", "show", "arithmetic", "max_operand=19", "chat=true")
+    assert (status, err) == (0, "")
+    assert out.startswith("## Task arithmetic") and "Apache-2.0" in out and '"content"' not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rewards", "audit", "correct_nmber"], "Did you mean 'correct_number'"),
+        (["rewards", "audit", "correct_number", "--model", "smollm2"], "--task"),
+        (["rewards", "audit", "correct_equation", "--task", "arithmetic"], "'numbers'"),
+        (["tasks", "show", "arithmetik"], "arithmetic"),
+        (["tasks", "show", "arithmetic", "max=3"], "max_operand"),
+        (["tasks", "show", "arithmetic", "3"], "key=value"),
+    ],
+)
+def test_rewards_and_tasks_that_are_not_there(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "") and says in err
 
 
 # --- rlkit runs -------------------------------------------------------------------------------------------

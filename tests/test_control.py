@@ -6,11 +6,11 @@ import threading
 import time
 
 import pytest
+from small_trainer import make_trainer, token_sum
 
 from rlkit.errors import ConfigError, TrainingError
 from rlkit.runs import Run
 from rlkit.trainers.callbacks import Callback
-from tests.small_trainer import make_trainer, token_sum
 
 SOON = 60  # seconds; nothing waits that long unless it is broken
 

@@ -28,6 +28,27 @@ def test_requirements_are_those_of_pyproject() -> None:
     assert not {"ruff", "jupyterlab"} & set(wanted)
 
 
+def test_sandbox() -> None:
+    from rlkit.sandbox import active
+
+    row = doctor.sandbox_row(active())
+    assert row.status == ("ok" if active()[-1][1] else "warn") and row.found
+    refused = [("namespaces", False, "refused"), ("sandbox", False, "neither namespaces nor Landlock")]
+    assert (
+        "neither" in doctor.sandbox_row(refused).found and "libseccomp2" in doctor.sandbox_row(refused).advice
+    )
+
+
+def test_extras() -> None:
+    missing = doctor.missing_extras()
+    assert set(missing) == set(doctor.EXTRAS)
+    assert doctor.extras_row({"rewards": [], "tasks": []}) == Check(
+        "extras", "ok", "rewards, tasks: installed"
+    )
+    row = doctor.extras_row({"rewards": ["openai", "nltk"], "tasks": []})
+    assert row.status == "warn" and "openai, nltk missing, for maths" in row.found and "rewards" in row.advice
+
+
 @pytest.mark.parametrize(
     ("value", "cores", "status"),
     [

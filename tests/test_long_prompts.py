@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tiny_models import IdTokenizer, random_model
 
 from rlkit.engines import Sampling, VLLMEngine
-from tests.tiny_models import IdTokenizer, random_model
 
 pytestmark = pytest.mark.engine
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_trainer import make_trainer, small_model
 
 from rlkit.rollout import Completion, Rollout, build_batch, unpack
 from rlkit.trainers.micro_batches import MAX_PADDING, micro_batches
-from tests.small_trainer import make_trainer, small_model
 
 
 @given(

@@ -7,12 +7,12 @@ import warnings
 
 import pytest
 import torch
+from small_trainer import PROMPTS, make_trainer, small_model, token_sum, weights_of
 
 from rlkit.errors import ConfigError
 from rlkit.objectives import mismatch_statistics
 from rlkit.runs import Run
 from rlkit.trainers.dynamic_sampling import replace_dead_groups
-from tests.small_trainer import PROMPTS, make_trainer, small_model, token_sum, weights_of
 
 
 def gradients_of(trainer) -> list[dict[str, torch.Tensor]]:

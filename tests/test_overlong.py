@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from small_trainer import make_trainer
 
 from rlkit import rewards
 from rlkit.errors import ConfigError
-from tests.small_trainer import make_trainer
 
 
 @pytest.mark.parametrize("length, expected", [(0, 0), (80, 0), (81, -0.05), (90, -0.5), (100, -1), (300, -1)])

@@ -79,7 +79,7 @@ def test_the_example_in_the_readme_trains(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:no prompt got answers")  # one prompt is all that the probe looks at
 def test_the_examples_for_a_real_model_train(tmp_path, monkeypatch):
     """One after another, on the embedded model: warm start, background, and on from where it stopped."""
-    trainer, warm_start, background, resume = python_blocks()[1:]
+    trainer, warm_start, background, resume = python_blocks()[1:5]
     small = {
         'load_model("smollm2")': 'load_model("rlkit/tiny-arithmetic")',
         "tasks.word_problems()": "tasks.arithmetic()",
@@ -100,6 +100,13 @@ def test_the_examples_for_a_real_model_train(tmp_path, monkeypatch):
         run(resume, {}, namespace)
     assert namespace["summary"]["status"] == "finished"
     assert [line["step"] for line in Run("runs/smollm2").metrics] == [1, 2, 3, 4]
+
+
+def test_the_example_of_a_rubric_says_what_its_comments_say(capsys):
+    namespace = run(python_blocks()[5], {})
+    assert namespace["rubric"].score("17 and 25 make 42", answer="42")["total"] == 3.5
+    assert namespace["audit"].ok, str(namespace["audit"])
+    assert "'right': 3.0" in capsys.readouterr().out
 
 
 def test_the_recipe_in_the_readme_is_one(tmp_path):
@@ -132,7 +139,7 @@ def blocks(language: str) -> list[str]:
 
 def python_blocks() -> list[str]:
     found = blocks("python")
-    assert len(found) == 5, "say in the tests above what a new example is to do"
+    assert len(found) == 6, "say in the tests above what a new example is to do"
     return found
 
 

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from resumable import MOMENTS, STEPS, lines, train
+from small_trainer import PROMPTS, make_trainer, small_model
 
 from rlkit.errors import ConfigError
 from rlkit.runs import Run
 from rlkit.trainers.resume import ResumeWarning
-from tests.resumable import MOMENTS, STEPS, lines, train
-from tests.small_trainer import PROMPTS, make_trainer, small_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a PO
 def processes():
     """Fresh processes that have imported torch and transformers already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "rlkit.trainers.grpo", "tests.resumable"])
+    context.set_forkserver_preload(["torch", "transformers", "rlkit.trainers.grpo", "resumable"])
     return context
 
 
@@ -145,7 +145,7 @@ def test_vllm_resumes_bit_for_bit_on_a_cpu(tmp_path):
 
 def _command(arguments: dict) -> int:
     return subprocess.run(
-        [sys.executable, "-m", "tests.resumable", json.dumps(arguments)],
+        [sys.executable, "tests/resumable.py", json.dumps(arguments)],
         cwd=Path(__file__).parent.parent,
         timeout=280,
     ).returncode
