@@ -544,3 +544,14 @@ def test_names_load_without_torch_and_the_function_is_not_hidden_by_a_module():
         "assert not hasattr(o, 'nonsense')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_a_clipped_ratio_that_overflows_has_gradient_zero(level):
+    """exp(100) is infinite in float32, and 0 · ∞ is not a number."""
+    new = torch.full((1, 2), -1.0, requires_grad=True)
+    old = torch.full((1, 2), -101.0)
+    settings = {"loss_type": "grpo", "importance_sampling_level": level, "epsilon": 0.2}
+    out = policy_loss(new, old, torch.ones(1), torch.ones(1, 2), **settings)
+    out.loss.backward()
+    assert new.grad.tolist() == [[0.0, 0.0]] and out.loss.item() == pytest.approx(-1.2)

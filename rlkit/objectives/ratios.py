@@ -17,6 +17,10 @@ from rlkit.errors import bad_value, unknown_name
 from rlkit.objectives.names import IMPORTANCE_SAMPLING_LEVELS, MISMATCH_MODES
 
 
+LARGEST_LOG_RATIO = 80.0
+"""A larger one counts as this: exp would overflow float32, and a clipped token's gradient be 0 · ∞, not a number."""
+
+
 class ClippedTerm(NamedTuple):
     """The clipped objective (to be maximised), and where clipping took the gradient away."""
 
@@ -36,7 +40,7 @@ def importance_ratio(
         token:    rho[i, t] = exp(log_ratio[i, t])                                    [N, T]
         sequence: rho[i]    = exp(mean of log_ratio[i] over the active tokens)        [N, 1]
 
-    log_ratio: nats, finite everywhere. Returns ratios without a unit; 1 for a completion without active
+    log_ratio: nats, finite everywhere, and at most 80 (`LARGEST_LOG_RATIO`). Returns ratios without a unit; 1 for a completion without active
     tokens. Raises ConfigError for an unknown level. Sources: PPO (arXiv:1707.06347) for "token"; GSPO
     (arXiv:2507.18071) for "sequence", whose ratio is the length-normalised one (a geometric mean), not the
     product of the tokens' ratios.
@@ -44,10 +48,11 @@ def importance_ratio(
     if level not in IMPORTANCE_SAMPLING_LEVELS:
         raise unknown_name("importance_sampling_level", level, IMPORTANCE_SAMPLING_LEVELS)
     if level == "token":
-        return torch.exp(log_ratio)
+        return torch.exp(log_ratio.clamp(max=LARGEST_LOG_RATIO))
     active = mask != 0  # [N, T]
     lengths = active.sum(dim=1, keepdim=True).clamp(min=1)  # [N, 1]
-    return torch.exp(torch.where(active, log_ratio, 0.0).sum(dim=1, keepdim=True) / lengths)
+    mean = torch.where(active, log_ratio, 0.0).sum(dim=1, keepdim=True) / lengths  # [N, 1]
+    return torch.exp(mean.clamp(max=LARGEST_LOG_RATIO))
 
 
 def clipped_term(

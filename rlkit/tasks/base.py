@@ -137,7 +137,8 @@ class Task:
     def __repr__(self) -> str:
         rewards = ", ".join(getattr(f, "__name__", repr(f)) for f in self.reward_funcs)
         first = self.rows("train", 1)
-        example = f"; e.g. {first[0]}" if first else ""
+        shown = repr(first[0]) if first else ""
+        example = f"; e.g. {shown if len(shown) <= 160 else f'{shown[:159]}…'}" if shown else ""
         sizes = ", ".join(f"{count} {side}" for side, count in self.sizes.items())
         return f"Task({self.name!r}: {sizes}; rewards: {rewards}{example})"
 

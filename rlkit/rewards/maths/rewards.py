@@ -23,6 +23,7 @@ second for some, once for the same answer, and is stopped after two seconds.
 
 from __future__ import annotations
 
+import html
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -225,6 +226,9 @@ class MathsReport:
             read_as = f"{verdict.answer_read.value!r} ({verdict.answer_read.parser})"
             lines.append(f"  right leniently only: {answer!r:.30} read as {read_as:.40} in {text!r}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def maths_parsers(completions: Sequence[Completion], answer: Sequence[Any]) -> MathsReport:
