@@ -39,6 +39,10 @@ def proximity(
     does not settle beside the answer. All scores lie from `outlier` to `right`. The verifier that it carries is
     `verify_number`: close is not right.
 
+    Advantages that are divided by the group's spread make two wrong answers that differ a little as unlike as right and
+    wrong: take ``scale_rewards="none"`` beside it where right answers are rare (measured in
+    `benchmarks.reward_choices`).
+
     Raises `ConfigError` unless by is "ratio" or "distance", scale > 0 and outlier < 0 < right.
 
     >>> proximity()([""] * 4, ["10", "9", "5", "500"], answer=["10"] * 4)
