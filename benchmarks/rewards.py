@@ -3,7 +3,7 @@
 A batch is made of the reward's own golden set, right, wrong and exploits, over and over; one thread, the median of
 several batches. Some rewards remember what they have seen (maths, code), so the cost of a completion at first sight is
 measured as well, once. There is no peer: a training step scores some hundred new completions, and the table says
-which rewards it would have to wait for. (`correct_maths` comes first, and reads the formulas for its two siblings as well.)
+which rewards it would have to wait for. (`correct_maths` comes first and reads the formulas for its siblings.)
 
     python -m benchmarks.rewards [--quick] [--only TEXT] [--json benchmarks/results/rewards.json]
 """

@@ -281,7 +281,7 @@ class _NoList(Exception):
 
 
 def _call(function: Callable[..., Any], given: Given, extras: Mapping[str, Any]) -> Any:
-    """Call `function` with those of `given` that it takes, in lists that it may change, and what it names of `extras`."""
+    """Call `function` with what it takes of `given`, in lists that it may change, and names of `extras`."""
     parameters = inspect.signature(function).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = {parameter.name for parameter in parameters}

@@ -47,7 +47,7 @@ class RewardNotes:
     def log_extra(self, column: str, values: Sequence[Any]) -> None:
         """Note one value for each completion.
 
-        Ignored where there are not as many as completions in the batch: a function that failed is asked about single ones.
+        Ignored where there are not as many as completions: a function that failed is asked about single ones.
         """
         if len(values) == self.count:
             self._columns[str(column)] = list(values)
