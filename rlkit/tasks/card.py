@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 OURS = "Apache-2.0"
 """The licence of what rlkit makes itself."""
 
-LAST_NUMBER = "the last number in the completion counts, compared with the answer as an exact decimal (`rewards.verify_number`)"
+LAST_NUMBER = (
+    "the last number in the completion counts, compared with the answer as an exact decimal "
+    "(`rewards.verify_number`)"
+)
 GUESSED = "The working is not looked at: a right number after wrong reasoning, or a lucky guess, is right."
 
 _LONGEST = 160  # characters of an example in the table
