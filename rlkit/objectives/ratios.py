@@ -16,7 +16,6 @@ from torch import Tensor
 from rlkit.errors import bad_value, unknown_name
 from rlkit.objectives.names import IMPORTANCE_SAMPLING_LEVELS, MISMATCH_MODES
 
-
 LARGEST_LOG_RATIO = 80.0
 """A larger one counts as this: exp would overflow float32, and a clipped token's gradient be 0 · ∞, not a number."""
 
@@ -40,10 +39,10 @@ def importance_ratio(
         token:    rho[i, t] = exp(log_ratio[i, t])                                    [N, T]
         sequence: rho[i]    = exp(mean of log_ratio[i] over the active tokens)        [N, 1]
 
-    log_ratio: nats, finite everywhere, and at most 80 (`LARGEST_LOG_RATIO`). Returns ratios without a unit; 1 for a completion without active
-    tokens. Raises ConfigError for an unknown level. Sources: PPO (arXiv:1707.06347) for "token"; GSPO
-    (arXiv:2507.18071) for "sequence", whose ratio is the length-normalised one (a geometric mean), not the
-    product of the tokens' ratios.
+    log_ratio: nats, finite everywhere; above 80 (`LARGEST_LOG_RATIO`) it counts as 80. Returns ratios without a
+    unit; 1 for a completion without active tokens. Raises ConfigError for an unknown level. Sources: PPO
+    (arXiv:1707.06347) for "token"; GSPO (arXiv:2507.18071) for "sequence", whose ratio is the length-normalised
+    one (a geometric mean), not the product of the tokens' ratios.
     """
     if level not in IMPORTANCE_SAMPLING_LEVELS:
         raise unknown_name("importance_sampling_level", level, IMPORTANCE_SAMPLING_LEVELS)
