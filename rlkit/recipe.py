@@ -110,7 +110,12 @@ class Recipe:
                 raise unknown_name("key under 'lora':", key, LORA_KEYS)
         task = tasks.load(settings["task"])
         named = settings.get("rewards")
-        reward_funcs = task.reward_funcs if named is None else rewards.resolve_all(named)
+        if named is None:
+            named = list(task.reward_funcs) if isinstance(task.reward_funcs, tuple) else task.reward_funcs
+        elif not isinstance(named, (str, Mapping, list, tuple)) or not named:
+            cause = "Leave it out for those of the task."
+            raise bad_value("rewards", named, "one or more reward functions, or a rubric", cause)
+        reward_funcs = rewards.resolve_all(named)  # a rubric stays one
         return cls(name, task, reward_funcs, args, model_kwargs, None if lora is None else dict(lora))
 
     def trainer(self) -> TrainingLoop:
