@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; at run time __getattr__ does the work
-    from rlkit import engines, objectives, rewards, runs, sandbox, tasks
+    from rlkit import engines, lab, objectives, rewards, runs, sandbox, tasks
     from rlkit.adapters import add_lora
     from rlkit.config import GRPOConfig, SFTConfig
     from rlkit.fetching import fetch
@@ -37,6 +37,7 @@ __all__ = [
     "add_lora",
     "engines",
     "fetch",
+    "lab",
     "load_model",
     "objectives",
     "rewards",
@@ -58,7 +59,7 @@ _HOME = {  # exported name -> the module that defines it
     "fetch": "rlkit.fetching",
     "load_model": "rlkit.models",
 }
-_SUBMODULES = frozenset({"engines", "objectives", "rewards", "runs", "sandbox", "tasks"})
+_SUBMODULES = frozenset({"engines", "lab", "objectives", "rewards", "runs", "sandbox", "tasks"})
 
 
 def __getattr__(name: str) -> Any:
