@@ -63,6 +63,19 @@ def test_values_and_gradients_are_those_of_the_torch_tiles(monkeypatch, trained,
 
 
 @inside
+def test_rows_that_are_all_masked_cost_nothing(monkeypatch):
+    hidden, weight = torch.randn(4, 20, requires_grad=True), torch.randn(70, 20)
+    nowhere, ids = torch.zeros(4, dtype=torch.bool), torch.full((4,), -100)
+
+    def call():
+        out = linear_logprob(hidden, weight, ids, mask=nowhere, return_entropy=True)
+        return [*out, *torch.autograd.grad(out.logprobs.sum(), hidden)]
+
+    for found in both(monkeypatch, call):
+        assert all(part.eq(0).all() for part in found) and found[0].shape == (4,)
+
+
+@inside
 def test_a_model_gives_the_same_log_probabilities(monkeypatch):
     model = random_model("qwen2", tied=True)
     ids = torch.randint(0, VOCAB, (2, 7), generator=torch.Generator().manual_seed(1))  # [N, L]
