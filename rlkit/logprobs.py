@@ -8,29 +8,24 @@ numbers are computed that reinforcement learning needs, one or two a token, in t
 - `completion_logprobs` from a transformers or peft model and a batch of token ids;
 - `check_head` compares the latter, once and on a few tokens, with the logits that the model itself gives.
 
-On an NVIDIA GPU the work is done by the Triton kernels of `rlkit_kernels`, elsewhere, and for float64, by torch. The
-environment variable ``RLKIT_KERNELS`` forces one: ``torch`` or ``triton`` (on a CPU that needs ``TRITON_INTERPRET=1``).
+Triton kernels do the work on an NVIDIA GPU, torch elsewhere: `rlkit.kernel_choice`.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rlkit.errors import ConfigError, bad_value, unknown_name
+from rlkit.errors import ConfigError, bad_value
+from rlkit.kernel_choice import triton_form
 from rlkit.logprob_tiles import Job, TiledLogprob
 
 # Rows × vocabulary of one tile. CPU: the fastest, frozen and trained, of ten shapes from 256 × 1,024 to
 # 2,048 × 8,192 (H = 896, fp32). Elsewhere: 32 MiB a tile in fp32, meant to fill a GPU, but not measured.
 DEFAULT_TILES = {"cpu": (1024, 2048), "other": (1024, 8192)}
-
-
-KERNELS = ("auto", "torch", "triton")
 
 
 class LinearLogprob(NamedTuple):
@@ -96,8 +91,8 @@ def linear_logprob(
     kind = device.type
     if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
         hidden = hidden.to(torch.get_autocast_dtype(kind))
-    fused = _triton(hidden)
     with torch.autocast(kind, enabled=False):
+        fused = triton_form(hidden)
         if fused is None:
             found = TiledLogprob.apply(hidden, weight, bias, targets, 1 / warmth, softcap, job)
         else:
@@ -116,32 +111,6 @@ def linear_logprob(
         logprobs, lse = _put_back(logprobs, kept, n_rows), _put_back(lse, kept, n_rows)
         entropy = None if entropy is None else _put_back(entropy, kept, n_rows)
     return LinearLogprob(logprobs, entropy, lse)
-
-
-def _triton(hidden: Tensor) -> Callable[..., Any] | None:
-    """The Triton form of `linear_logprob` where it is to be used on `hidden`, else None.
-
-    Raises `ConfigError` where ``RLKIT_KERNELS`` asks for what there is not.
-    """
-    wanted = os.environ.get("RLKIT_KERNELS") or "auto"
-    if wanted not in KERNELS:
-        raise unknown_name("RLKIT_KERNELS", wanted, KERNELS)
-    if wanted == "torch" or hidden.dtype == torch.float64 or (wanted == "auto" and not hidden.is_cuda):
-        return None
-    try:
-        import rlkit_kernels
-
-        there = rlkit_kernels.available()
-    except ImportError:
-        there = False
-    if there and (hidden.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
-        fused: Callable[..., Any] = rlkit_kernels.linear_logprob
-        return fused
-    if wanted == "triton":
-        cause = f"Here: {hidden.device.type}, Triton's kernels {'work' if there else 'do not work'}."
-        allowed = "torch, auto, or triton with an NVIDIA GPU of capability 7.5 or with TRITON_INTERPRET=1"
-        raise bad_value("RLKIT_KERNELS", wanted, allowed, cause)
-    return None
 
 
 def _temperature(temperature: float | Tensor, shapes: tuple[tuple[int, ...], ...]) -> Tensor:

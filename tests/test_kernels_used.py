@@ -76,6 +76,33 @@ def test_rows_that_are_all_masked_cost_nothing(monkeypatch):
 
 
 @inside
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_kernels_must_prove_themselves(monkeypatch, recwarn, dtype):
+    """On a new GPU nobody has seen them run."""
+    import rlkit_kernels
+
+    from rlkit import kernel_choice
+
+    kernel_choice.proven.cache_clear()
+    assert kernel_choice.proven(torch.device("cpu"), dtype) and not recwarn.list
+    right = rlkit_kernels.linear_logprob
+
+    def wrong(hidden, weight, targets):
+        found = right(hidden, weight, targets)
+        return found._replace(logprobs=found.logprobs * 1.05)
+
+    def broken(hidden, weight, targets):
+        raise RuntimeError("out of shared memory")
+
+    for sabotaged, says in ((wrong, "differ from torch by"), (broken, "out of shared memory")):
+        monkeypatch.setattr(rlkit_kernels, "linear_logprob", sabotaged)
+        kernel_choice.proven.cache_clear()
+        with pytest.warns(RuntimeWarning, match=says):
+            assert not kernel_choice.proven(torch.device("cpu"), dtype)
+    kernel_choice.proven.cache_clear()
+
+
+@inside
 def test_a_model_gives_the_same_log_probabilities(monkeypatch):
     model = random_model("qwen2", tied=True)
     ids = torch.randint(0, VOCAB, (2, 7), generator=torch.Generator().manual_seed(1))  # [N, L]
