@@ -234,7 +234,7 @@ def _rewards_list(args: argparse.Namespace) -> int:
     kinds = (("function", known.functions), ("factory", known.factories))
     for kind, offered in (*kinds, ("needs settings", known.configured), ("rubric", known.rubrics)):
         for name, reward in sorted(offered.items()):
-            table.add_row(name, kind, (reward.__doc__ or "").strip().partition("\n")[0])
+            table.add_row(name, kind, _about(reward))
     Console().print(table)
     return 0
 
@@ -261,7 +261,7 @@ def _tasks_list(args: argparse.Namespace) -> int:
 
     table = Table("task", "what it is", box=None)
     for name, make in sorted(TASKS.items()):
-        table.add_row(name, (make.__doc__ or "").strip().partition("\n")[0])
+        table.add_row(name, _about(make))
     Console().print(table)
     return 0
 
@@ -325,6 +325,12 @@ def _runs_report(args: argparse.Namespace) -> int:
 
     print(Run(args.path).report())
     return 0
+
+
+def _about(offered: object) -> str:
+    """The first line of its docstring, as a list says it."""
+    line = (offered.__doc__ or "").strip().partition("\n")[0].removeprefix("Return ")
+    return line[:1].upper() + line[1:]
 
 
 def _two(value: object) -> str:
