@@ -678,7 +678,7 @@ def double(x):
 )
 attack(
     "threads that answer first",
-    "failed error timeout",
+    "failed error timeout blocked",
     """
 import os, threading
 def answer():
