@@ -12,15 +12,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; at run time __getattr__ does the work
-    from rlkit import engines, lab, objectives, rewards, runs, sandbox, tasks
+    from rlkit import engines, feedback, lab, objectives, rewards, runs, sandbox, tasks
     from rlkit.adapters import add_lora
-    from rlkit.config import GRPOConfig, SFTConfig
+    from rlkit.config import GRPOConfig, PPOConfig, RewardModelConfig, SFTConfig
     from rlkit.fetching import fetch
     from rlkit.models import load_model
     from rlkit.rollout import Completion, Rollout
     from rlkit.runs import Run
     from rlkit.trainers.callbacks import Callback
     from rlkit.trainers.grpo import GRPOTrainer
+    from rlkit.trainers.ppo import PPOTrainer
+    from rlkit.trainers.reward_model import RewardModelTrainer
+    from rlkit.trainers.scorer import RewardModel, load_reward_model
     from rlkit.trainers.sft import SFTTrainer
 
     __version__: str
@@ -30,15 +33,22 @@ __all__ = [
     "Completion",
     "GRPOConfig",
     "GRPOTrainer",
+    "PPOConfig",
+    "PPOTrainer",
+    "RewardModel",
+    "RewardModelConfig",
+    "RewardModelTrainer",
     "Rollout",
     "Run",
     "SFTConfig",
     "SFTTrainer",
     "add_lora",
     "engines",
+    "feedback",
     "fetch",
     "lab",
     "load_model",
+    "load_reward_model",
     "objectives",
     "rewards",
     "runs",
@@ -51,6 +61,11 @@ _HOME = {  # exported name -> the module that defines it
     "Completion": "rlkit.rollout",
     "GRPOConfig": "rlkit.config",
     "GRPOTrainer": "rlkit.trainers.grpo",
+    "PPOConfig": "rlkit.config",
+    "PPOTrainer": "rlkit.trainers.ppo",
+    "RewardModel": "rlkit.trainers.scorer",
+    "RewardModelConfig": "rlkit.config",
+    "RewardModelTrainer": "rlkit.trainers.reward_model",
     "Rollout": "rlkit.rollout",
     "Run": "rlkit.runs",
     "SFTConfig": "rlkit.config",
@@ -58,8 +73,9 @@ _HOME = {  # exported name -> the module that defines it
     "add_lora": "rlkit.adapters",
     "fetch": "rlkit.fetching",
     "load_model": "rlkit.models",
+    "load_reward_model": "rlkit.trainers.scorer",
 }
-_SUBMODULES = frozenset({"engines", "lab", "objectives", "rewards", "runs", "sandbox", "tasks"})
+_SUBMODULES = frozenset({"engines", "feedback", "lab", "objectives", "rewards", "runs", "sandbox", "tasks"})
 
 
 def __getattr__(name: str) -> Any:

@@ -135,6 +135,8 @@ def completion_logprobs(
     temperature: float | Tensor = 1.0,  # number, [N] or [N, L]
     return_entropy: bool = False,
     entropy_grad: bool = False,
+    hidden: Tensor
+    | None = None,  # [N, L, H] of `hidden_states`, where they are needed for something else as well
     **model_inputs: Any,  # what else the model's body takes, for instance pixel_values
 ) -> LinearLogprob:
     """log p(token | what precedes it) for each completion token, in the frame [N, L] of `input_ids`.
@@ -170,13 +172,8 @@ def completion_logprobs(
         warmth = warmth[:, None]
 
     shape = _head(model)
-    body = _unwrap(model).base_model
-    # Padding on the right is never looked at by a causal model: no mask, so attention's fast kernels are free to run.
-    if not bool(attended[:, 0].all()):
-        model_inputs["attention_mask"] = attention_mask
-        if "position_ids" in inspect.signature(body.forward).parameters:
-            model_inputs.setdefault("position_ids", (attended.long().cumsum(1) - 1).clamp(min=0))
-    hidden = body(input_ids=input_ids, use_cache=False, **model_inputs)[0]
+    if hidden is None:
+        hidden = hidden_states(model, input_ids, attention_mask, **model_inputs)
     kept = score.flatten().nonzero()[:, 0].to(hidden.device)  # [n] places in the flattened frame
     hidden = hidden.flatten(0, 1).index_select(0, kept - 1).to(shape.weight.device)  # [n, H]
     if warmth.ndim:
@@ -194,6 +191,24 @@ def completion_logprobs(
     kept = kept.to(hidden.device)
     parts = (None if x is None else _put_back(x, kept, n * length).view(n, length) for x in flat)
     return LinearLogprob(*parts)  # type: ignore[arg-type]
+
+
+def hidden_states(
+    model: nn.Module,
+    input_ids: Tensor,  # [N, L]
+    attention_mask: Tensor,  # [N, L] 1 on real tokens
+    **model_inputs: Any,
+) -> Tensor:  # [N, L, H]
+    """What the body of a transformers or peft model hands to its head, after the final norm."""
+    body = _unwrap(model).base_model
+    attended = attention_mask.bool()
+    # Padding on the right is never looked at by a causal model: no mask, so attention's fast kernels are free to run.
+    if not bool(attended[:, 0].all()):
+        model_inputs["attention_mask"] = attention_mask
+        if "position_ids" in inspect.signature(body.forward).parameters:
+            model_inputs.setdefault("position_ids", (attended.long().cumsum(1) - 1).clamp(min=0))
+    states: Tensor = body(input_ids=input_ids, use_cache=False, **model_inputs)[0]
+    return states
 
 
 def check_head(model: nn.Module, input_ids: Tensor) -> float:  # [N, L]

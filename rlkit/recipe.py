@@ -8,7 +8,9 @@
     seed: 0
     output_dir: runs/first
 
-With ``sft:`` (SFTConfig's fields) in place of ``grpo:`` and ``rewards:`` it is a warm start on the task's own answers.
+With ``ppo:`` (PPOConfig's fields) in place of ``grpo:`` it is PPO with a value head on the policy; a trained reward
+model is a reward such as ``{name: "rlkit:load_reward_model", folder: runs/reward_model/model}``. With ``sft:``
+(SFTConfig's fields) in place of ``grpo:`` and ``rewards:`` it is a warm start on the task's own answers.
 Everything is checked before a model is loaded.
 """
 
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from rlkit import rewards, tasks
-from rlkit.config import GRPOConfig, SFTConfig
+from rlkit.config import GRPOConfig, PPOConfig, SFTConfig
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.models import find_model
 
@@ -30,7 +32,12 @@ if TYPE_CHECKING:
     from rlkit.tasks.base import Task
     from rlkit.trainers.loop import TrainingLoop
 
-KEYS = ("model", "lora", "task", "rewards", "grpo", "sft", "seed", "output_dir")
+SECTIONS: dict[str, type[GRPOConfig | PPOConfig | SFTConfig]] = {
+    "grpo": GRPOConfig,
+    "ppo": PPOConfig,
+    "sft": SFTConfig,
+}
+KEYS = ("model", "lora", "task", "rewards", *SECTIONS, "seed", "output_dir")
 LORA_KEYS = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "seed")
 
 
@@ -41,7 +48,7 @@ class Recipe:
     model: str
     task: Task
     reward_funcs: list[Callable[..., Any]]
-    args: GRPOConfig | SFTConfig
+    args: GRPOConfig | PPOConfig | SFTConfig
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] | None = None
 
@@ -80,18 +87,21 @@ class Recipe:
         for key in ("model", "task"):
             if not settings.get(key):
                 raise ConfigError(f"the configuration has no {key!r}; it needs at least 'model' and 'task'")
-        if "sft" in settings and ("grpo" in settings or "rewards" in settings):
+        asked = [key for key in SECTIONS if key in settings]
+        if len(asked) > 1 or ("sft" in settings and "rewards" in settings):
+            both = asked if len(asked) > 1 else ["sft", "rewards"]
             raise ConfigError(
-                "the configuration has 'sft' beside 'grpo' or 'rewards'; one run is one of the two. Run the warm start "
-                "first, then GRPO with its result as the model: model: runs/sft/model"
+                f"the configuration has {both[0]!r} beside {both[1]!r}; one run is one of the two. Run a warm start "
+                "first, then GRPO or PPO with its result as the model: model: runs/sft/model"
             )
-        section, kind = ("sft", SFTConfig) if "sft" in settings else ("grpo", GRPOConfig)
+        section = asked[0] if asked else "grpo"
+        kind = SECTIONS[section]
         given = settings.get(section) or {}
         if not isinstance(given, Mapping):
             raise bad_value(section, given, f"a mapping of {kind.__name__}'s fields")
-        both = [key for key in ("seed", "output_dir") if key in settings and key in given]
-        if both:
-            raise ConfigError(f"{both[0]!r} stands both at the top level and under {section!r}; keep one")
+        twice = [key for key in ("seed", "output_dir") if key in settings and key in given]
+        if twice:
+            raise ConfigError(f"{twice[0]!r} stands both at the top level and under {section!r}; keep one")
         top = {key: settings[key] for key in ("seed", "output_dir") if key in settings}
         args = kind.from_dict({**given, **top})
         model_kwargs = settings["model"]
@@ -146,10 +156,14 @@ class Recipe:
                 demonstrations(self.task.test),
                 processing_class=tokenizer,
             )
-        from rlkit.trainers.grpo import GRPOTrainer
+        kind: Any
+        if isinstance(self.args, PPOConfig):
+            from rlkit.trainers.ppo import PPOTrainer as kind
+        else:
+            from rlkit.trainers.grpo import GRPOTrainer as kind
 
         # The trainer loads a model that is given by name, after it has tried data and reward functions.
-        return GRPOTrainer(
+        trainer: TrainingLoop = kind(
             model,
             self.reward_funcs,
             self.args,
@@ -158,6 +172,7 @@ class Recipe:
             processing_class=tokenizer,
             verifier=self.task.verifier,
         )
+        return trainer
 
 
 def read_settings(overrides: Sequence[str]) -> dict[str, Any]:
@@ -189,7 +204,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 def _misplaced(key: str) -> str:
     """A hint for a key that belongs one level down."""
-    for section, kind in (("grpo", GRPOConfig), ("sft", SFTConfig)):
+    for section, kind in SECTIONS.items():
         if key in {entry.name for entry in fields(kind)}:
             return f"{key} is a {kind.__name__} field: write it under {section!r}."
     return f"{key} is an argument of add_lora: write it under 'lora'." if key in LORA_KEYS else ""

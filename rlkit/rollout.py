@@ -230,7 +230,7 @@ def build_batch(rollout: Rollout, pad_token_id: int, device: torch.device | str 
 class TokenRecord:
     """Per-token numbers of one update, kept for the samples on disk; every tensor is [N, T].
 
-    ``is_weight`` is the weight against an engine/trainer mismatch: 1 where none is applied.
+    ``is_weight`` is the weight against an engine/trainer mismatch: 1 where none is applied. The last four are PPO's.
     """
 
     logp_old: torch.Tensor
@@ -239,6 +239,10 @@ class TokenRecord:
     entropy: torch.Tensor
     is_weight: torch.Tensor
     logp_ref: torch.Tensor | None = None
+    token_reward: torch.Tensor | None = None  # r, the KL penalty and the score in it
+    value: torch.Tensor | None = None  # V before the token
+    token_advantage: torch.Tensor | None = None  # A, as the loss took it
+    token_return: torch.Tensor | None = None  # what V was to learn
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], device: torch.device | str = "cpu") -> TokenRecord:

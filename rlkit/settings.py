@@ -34,13 +34,22 @@ _KNOWN_ELSEWHERE = {
     "resume_from_checkpoint": "the argument of trainer.train(resume=True)",
     "log_completions": "save_samples",
     "kl_coef": "beta",
+    "beta": "kl_coef",
     "clip_range": "epsilon",
+    "cliprange": "epsilon",
+    "epsilon": "cliprange",
     "group_size": "num_generations",
     "max_new_tokens": "max_completion_length",
+    "response_length": "max_completion_length",
+    "total_episodes": "max_steps × prompts_per_step × num_generations",
+    "local_rollout_forward_batch_size": "micro_batch_tokens",
+    "whiten_advantage": "whiten_advantages",
     "num_epochs": "num_train_epochs",
     "lr": "learning_rate",
     "bf16": "the dtype argument of load_model",
 }
+# One trainer's names for what another calls otherwise: no advice to who has neither.
+_ONLY_THERE = ("beta", "kl_coef", "epsilon", "cliprange")
 
 
 def strict_keywords(cls: type) -> type:
@@ -54,6 +63,8 @@ def strict_keywords(cls: type) -> type:
     def check(name: Any, known: set[str]) -> None:
         if name not in known:
             elsewhere = _KNOWN_ELSEWHERE.get(name, "")
+            if elsewhere in _ONLY_THERE and elsewhere not in known:
+                elsewhere = ""
             cause = f"Here that is {elsewhere}." if elsewhere else ""
             raise unknown_name(f"{cls.__name__} setting", name, known, cause)
 

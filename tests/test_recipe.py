@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 
-from rlkit import GRPOTrainer, load_model
+from rlkit import GRPOTrainer, PPOTrainer, RewardModel, load_model
 from rlkit.adapters import add_lora, is_adapter_model
-from rlkit.config import GRPOConfig, SFTConfig
+from rlkit.config import GRPOConfig, PPOConfig, SFTConfig
 from rlkit.recipe import LORA_KEYS, Recipe
+from rlkit.trainers.scorer import make_reward_model
 from rlkit.trainers.sft import SFTTrainer
 
 TINY = "rlkit/tiny-arithmetic"
@@ -23,7 +24,8 @@ TASK = {"name": "arithmetic", "max_operand": 9}
 def made(tmp_path: Path, **settings: Any) -> Any:
     """The trainer of a recipe with ``settings``, read from a file."""
     if "sft" not in settings:
-        settings["grpo"] = {"fast_inference": False, "max_completion_length": 4, **settings.get("grpo", {})}
+        section = "ppo" if "ppo" in settings else "grpo"
+        settings[section] = {"fast_inference": False, "max_completion_length": 4, **settings.get(section, {})}
     settings = {"model": TINY, "task": TASK, "output_dir": str(tmp_path / "run"), **settings}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     return Recipe.read(tmp_path / "config.yaml").trainer()
@@ -73,6 +75,18 @@ def test_four_bits_and_an_adapter(tmp_path: Path) -> None:
         assert about["load_in_4bit"] and about["trained_parameters"] < about["parameters"]
 
 
+def test_ppo_with_a_reward_model_that_was_saved(tmp_path: Path) -> None:
+    backbone, tokenizer = make_reward_model(TINY)
+    RewardModel(backbone, tokenizer, mean=0.5).save(tmp_path / "judge")
+    judge = {"name": "rlkit:load_reward_model", "folder": str(tmp_path / "judge")}
+    ppo = {"prompts_per_step": 2, "max_steps": 1, "probe_prompts": 0, "disable_tqdm": True}
+    with made(tmp_path, ppo=ppo, rewards=judge, seed=5) as trainer:
+        assert isinstance(trainer, PPOTrainer) and trainer.args.seed == 5
+        assert trainer.reward_funcs[0].mean == 0.5
+        values = trainer.step().values
+        assert values["rewards/reward_model"] == values["reward"]
+
+
 @pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["full", "lora"])
 def test_a_warm_start(tmp_path: Path, lora: Any) -> None:
     with made(tmp_path, sft={"rows_per_step": 4, "max_steps": 1}, lora=lora, seed=5) as trainer:
@@ -87,6 +101,6 @@ def test_a_warm_start(tmp_path: Path, lora: Any) -> None:
 
 
 def test_an_empty_section_means_its_defaults(tmp_path: Path) -> None:
-    for section, kind in (("grpo", GRPOConfig), ("sft", SFTConfig)):
+    for section, kind in (("grpo", GRPOConfig), ("ppo", PPOConfig), ("sft", SFTConfig)):
         assert Recipe.from_dict({"model": TINY, "task": TASK, section: None}).args == kind()
     assert Recipe.from_dict({"model": TINY, "task": TASK}).args == GRPOConfig()

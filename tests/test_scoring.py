@@ -205,7 +205,7 @@ BAD_ANSWERS: list[tuple[Any, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "says"), BAD_ANSWERS, ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize(("answer", "says"), BAD_ANSWERS, ids=lambda v: repr(v).split(" at 0x")[0][:40])
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["plain", "async"])
 def test_bad_answers_are_refused(answer: Any, says: list[str], asynchronous: bool) -> None:
     def broken(completions):

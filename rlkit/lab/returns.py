@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlkit.lab.episodes import Episodes
+from rlkit.objectives import gae
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:  # [N, T]
@@ -16,12 +17,7 @@ def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:  # [N, T]
 
     An episode that was cut off counts as if nothing had followed. Source: Sutton & Barto (2018), eq. 3.9.
     """
-    returns = torch.zeros_like(rewards)  # [N, T]
-    ahead = torch.zeros_like(rewards[:, 0])  # [N]
-    for t in reversed(range(rewards.shape[1])):
-        ahead = rewards[:, t] + gamma * ahead
-        returns[:, t] = ahead
-    return returns
+    return gae.discounted_sums(rewards, gamma)
 
 
 def td_errors(batch: Episodes, values: Tensor, next_values: Tensor, gamma: float) -> Tensor:  # [N, T]
@@ -31,7 +27,7 @@ def td_errors(batch: Episodes, values: Tensor, next_values: Tensor, gamma: float
     (2018), eq. 6.5; the difference between ending and being cut off: Pardo et al. 2018, arXiv:1712.00378.
     """
     follows = torch.where(batch.terminated, 0.0, next_values)  # [N, T]
-    return torch.where(batch.mask, batch.rewards + gamma * follows - values, 0.0)
+    return gae.td_errors(batch.rewards, values, follows, batch.mask, gamma)
 
 
 def generalized_advantages(deltas: Tensor, gamma: float, lam: float) -> Tensor:  # [N, T]
@@ -40,4 +36,4 @@ def generalized_advantages(deltas: Tensor, gamma: float, lam: float) -> Tensor: 
     `deltas` [N, T] from `td_errors`, 0 after an episode's end. Source: Schulman et al. 2015, "High-Dimensional
     Continuous Control Using Generalized Advantage Estimation", arXiv:1506.02438, eq. 16.
     """
-    return discounted_returns(deltas, gamma * lam)  # the same sum, of other numbers
+    return gae.discounted_sums(deltas, gamma * lam)  # the same sum, of other numbers

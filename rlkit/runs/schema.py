@@ -67,7 +67,8 @@ PHASES = ("rollout", "score", "update", "sync", "eval")  # in the order of a ste
 
 NONFINITE = "nonfinite"
 
-# Lists with one entry a completion token; null where the trainer did not keep them.
+# Lists with one entry a completion token; null where the trainer did not keep them; token_reward and those
+# up to token_return are PPO's.
 PER_TOKEN = (
     "tokens",
     "logp_engine",
@@ -77,6 +78,10 @@ PER_TOKEN = (
     "entropy",
     "ratio",
     "is_weight",
+    "token_reward",
+    "value",
+    "token_advantage",
+    "token_return",
     "topk_ids",
     "topk_logps",
 )

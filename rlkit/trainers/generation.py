@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from rlkit.config import GRPOConfig
+from rlkit.config import RolloutSettings
 from rlkit.engines import Engine, Sampling, SyncReport, make_engine
 from rlkit.engines.canary import SyncGuard, canary_sequences
 from rlkit.engines.make import EngineWarning
@@ -34,7 +34,7 @@ class PolicyEngine:
         self,
         model: Any,
         tokenizer: Any,
-        args: GRPOConfig,
+        args: RolloutSettings,
         canary: list[list[int]],
         max_model_len: int,
         engine: Engine | None = None,

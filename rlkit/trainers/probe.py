@@ -115,11 +115,14 @@ def probe_report(
     correct: Sequence[float] | None = None
     if rewards.correct is not None:
         correct = rewards.correct.double().mean(-1).tolist()
+    # Without groups, the whole rollout is one.
+    totals = rewards.total if rollout.num_generations > 1 else rewards.total.T  # [P, G] or [1, P]
+    dead = float(group_advantages(totals).dead.double().mean()) if totals.shape[1] > 1 else 0.0
     return ProbeReport(
         max_completion_length,
         sampled_up_to,
         lengths,
         correct if correct is None else list(correct),
-        float(group_advantages(rewards.total).dead.double().mean()),
+        dead,
         seconds,
     )

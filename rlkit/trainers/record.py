@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -62,8 +63,8 @@ def sample_rows(
             value = float(rewards.per_function[p, g, f])
             row[f"reward/{name}"] = None if math.isnan(value) else value
         if tokens is not None:
-            for name in ("logp_old", "logp_new", "logp_ref", "ratio", "entropy", "is_weight"):
-                values = getattr(tokens, name)
+            for field in dataclasses.fields(tokens):
+                name, values = field.name, getattr(tokens, field.name)
                 row[name] = None if values is None else values[i, :length].tolist()
         rows.append(row)
     return rows
@@ -72,7 +73,8 @@ def sample_rows(
 def reward_values(rollout: Rollout, rewards: Rewards, advantages: Advantages) -> dict[str, Any]:
     """The numbers of a step that are known before the update."""
     lengths = [len(completion.token_ids) for completion in rollout.completions]
-    spread = rewards.total.std(-1)  # [P]
+    # [P]; without groups, that of the whole rollout
+    spread = rewards.total.std(-1) if rollout.num_generations > 1 else rewards.total.std(correction=0)
     values: dict[str, Any] = {
         "reward": float(rewards.total.mean()),
         "reward_std": float(spread.mean()),

@@ -21,20 +21,12 @@ import torch
 from rlkit.adapters import adapter_summary
 from rlkit.config import SFTConfig
 from rlkit.engines.base import end_token_ids
-from rlkit.errors import bad_value
-from rlkit.interrupts import interrupts_held
 from rlkit.logprobs import completion_logprobs
 from rlkit.quantised import is_nf4, parameter_count
-from rlkit.rollout import Metrics, Row
+from rlkit.rollout import Row
 from rlkit.trainers.callbacks import Callback
-from rlkit.trainers.checkpointing import gradient_checkpointing
 from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_policy, check_settings
-from rlkit.trainers.data import PromptOrder
-from rlkit.trainers.loop import TrainingLoop
-from rlkit.trainers.micro_batches import micro_batches, token_budget
-from rlkit.trainers.nonfinite import NonfiniteGradients
-from rlkit.trainers.optimizer import Optimizer
-from rlkit.trainers.resume import model_fingerprint, rows_fingerprint
+from rlkit.trainers.rows import RowTrainer, longest_row
 from rlkit.trainers.sft_data import Example, make_examples
 
 
@@ -81,7 +73,7 @@ class SFTEvaluation:
         )
 
 
-class SFTTrainer(TrainingLoop):
+class SFTTrainer(RowTrainer):
     """Trains a causal LM to say the completions of its data.
 
     Whatever of the model requires a gradient is trained: all of it, or its adapter. The model stays in eval mode, as in
@@ -105,6 +97,7 @@ class SFTTrainer(TrainingLoop):
     """
 
     evaluation_type: type = SFTEvaluation
+    counted = "completion_tokens"
 
     def __init__(
         self,
@@ -126,7 +119,7 @@ class SFTTrainer(TrainingLoop):
             model, tokenizer = load_model(model)
             processing_class = processing_class or tokenizer
         check_model(model)
-        limit = _max_length(args.max_length, model, processing_class)
+        limit = longest_row(args.max_length, model, processing_class)
         self.left_out = {"train_dataset": 0, "eval_dataset": 0}  # rows that are too long
         data: dict[str, list[Example]] = {"eval_dataset": []}
         for dataset, name in ((train_dataset, "train_dataset"), (eval_dataset, "eval_dataset")):
@@ -138,68 +131,11 @@ class SFTTrainer(TrainingLoop):
                     max_length=limit,
                     name=name,
                 )
-        self.train_rows, self.eval_rows = data["train_dataset"], data["eval_dataset"]
-        self.model = model.eval()
-        self.processing_class = processing_class
-        super().__init__(args, args.total_steps(len(self.train_rows)), callbacks)
+        super().__init__(
+            model, args, data["train_dataset"], data["eval_dataset"], processing_class, callbacks
+        )
         self.args: SFTConfig = args
         check_policy(model, self.train_rows[0].input_ids)
-        self._checkpointing = gradient_checkpointing(model, args.gradient_checkpointing)
-        self._order = PromptOrder(len(self.train_rows), args.seed, args.shuffle_dataset)
-        self.optimizer = Optimizer(model, args, self.total_steps)
-        self._nonfinite = NonfiniteGradients()
-        self._base = model_fingerprint(model, initial_weights_matter=False)
-        self._tokens_trained = 0
-        self._losses: list[float] = []  # of the first and the last step
-
-    def step(self) -> Metrics:
-        """One optimizer step on the next ``rows_per_step`` rows, and its line in the run directory.
-
-        Raises:
-            TrainingError: the third gradient in a row that is not finite.
-        """
-        self.control.check_free("step()")
-        start = time.perf_counter()
-        assert self.args.rows_per_step is not None  # the settings fill it in
-        examples = [self.train_rows[i] for i in self._order.take(self.args.rows_per_step)]
-        values = self.update(examples)
-        with interrupts_held():  # weights that have moved are written down
-            self.step_index += 1
-            values = {
-                "step": self.step_index,
-                "epoch": self._order.epoch,
-                **values,
-                "seconds/step": time.perf_counter() - start,
-                **{name: value for name, value in self.ledger.take().items() if name.startswith("memory/")},
-            }
-            self.train_seconds += values["seconds/step"]
-            self._tokens_trained += values["completion_tokens"]
-            self._losses = [*self._losses[:1], values["loss"]]
-            self.run.write_metrics(values)
-        return Metrics(self.step_index, values)
-
-    def update(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """One optimizer step on these rows.
-
-        A gradient that is not finite leaves the optimizer step out and keeps the rows in ``<run>/nonfinite/``.
-
-        Returns:
-            ``loss``, ``perplexity`` and ``entropy`` (nats a completion token, before the step), ``tokens``,
-            ``completion_tokens``, ``padding`` (its share of what was computed), and the optimizer's numbers.
-
-        Raises:
-            TrainingError: the third gradient in a row that is not finite; or training runs in the background.
-        """
-        self.control.check_free("update()")
-        start = time.perf_counter()
-        with self.ledger.phase("update"):
-            values = {**self.gradient(examples), **self.optimizer.step()}
-        values["seconds/update"] = time.perf_counter() - start
-        if values["skipped"] or self._nonfinite.count:
-            step, kept = self.step_index + 1, {"rows": list(map(dataclasses.asdict, examples))}
-            self._nonfinite.saw(values["skipped"], step, self.run, kept, applied=0)
-            self._nonfinite.check(step, self.run, self.args.learning_rate)
-        return values
 
     def gradient(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Accumulate the gradient of these rows, micro-batch by micro-batch; how they are cut does not change it."""
@@ -273,51 +209,6 @@ class SFTTrainer(TrainingLoop):
             "device": device_name(str(self.model.device)),
         }
 
-    def announcement(self) -> str:
-        return self.args.schedule(len(self.train_rows))
-
-    def outcome(self) -> dict[str, Any]:
-        """The loss on the rows of the first and of the last step, and how many tokens were learned from."""
-        first, last = (self._losses[0], self._losses[-1]) if self._losses else (None, None)
-        return {"train_loss_first": first, "train_loss_last": last, "tokens_trained": self._tokens_trained}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the weights."""
-        return {
-            **super().state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "order": self._order.position,
-            "skipped": self._nonfinite.count,
-            "tokens_trained": self._tokens_trained,
-            "losses": self._losses,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave."""
-        super().load_state_dict(state)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._order.position = state["order"]
-        self._nonfinite.count = state["skipped"]
-        self._tokens_trained = state["tokens_trained"]
-        self._losses = list(state["losses"])
-
-    def what_must_match(self) -> dict[str, Any]:
-        return {
-            **super().what_must_match(),
-            "base model": self._base,
-            "train_dataset": rows_fingerprint(self.train_rows),  # as tokens: the tokenizer matters too
-        }
-
-    def _micro_batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Row numbers of each micro-batch."""
-        return micro_batches(
-            [len(example) for example in examples],
-            max_tokens=token_budget(
-                self.args.micro_batch_tokens, self.model, self.args.gradient_checkpointing
-            ),
-            max_rows=self.args.per_device_train_batch_size,
-        )
-
     def _batch(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """input_ids, attention_mask and the mask of what is learned, [n, W] each, padded on the right."""
         shape = (len(examples), max(map(len, examples)))
@@ -335,21 +226,6 @@ class SFTTrainer(TrainingLoop):
 def _end_ids(model: Any, tokenizer: Any) -> list[int]:
     """The tokens at which sampling stops; [] for what is no tokenizer, which the data's checks refuse."""
     return end_token_ids(model, tokenizer) if hasattr(tokenizer, "eos_token_id") else []
-
-
-def _max_length(asked: int | None, model: Any, tokenizer: Any) -> int | None:
-    """Tokens a row at most: what was asked for, or the model's context.
-
-    Raises:
-        ConfigError: the context is shorter than what was asked for.
-    """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    limit = getattr(tokenizer, "model_max_length", None)  # load_model's max_seq_length
-    longest = min((length for length in (context, limit) if length), default=None)
-    if asked is not None and longest is not None and asked > longest:
-        cause = "The model has no positions for more, or was loaded with a smaller max_seq_length."
-        raise bad_value("max_length", asked, f"at most {longest} for this model, or None", cause)
-    return longest if asked is None else asked
 
 
 def _perplexity(loss: float) -> float:

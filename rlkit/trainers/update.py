@@ -7,14 +7,11 @@ so how it is split changes memory and speed, never the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 
 from rlkit.config import GRPOConfig
-from rlkit.logprobs import completion_logprobs
 from rlkit.objectives import (
     LossTotals,
     apply_truncation_mask,
@@ -22,10 +19,8 @@ from rlkit.objectives import (
     mismatch_weight,
     policy_loss,
 )
-from rlkit.rollout import Batch, TokenRecord, unpack
-from rlkit.trainers.checkpointing import gradient_checkpointing
-from rlkit.trainers.micro_batches import micro_batches, token_budget
-from rlkit.trainers.optimizer import Optimizer
+from rlkit.rollout import Batch, TokenRecord
+from rlkit.trainers.passes import BatchPasses, mean_of
 
 _SUMMED = ("loss", "kl", "clip_low", "clip_high", "clip_delta")
 
@@ -39,34 +34,10 @@ class Given(NamedTuple):
     logp_ref: torch.Tensor | None  # [N, T]
 
 
-class PolicyUpdate:
-    """AdamW on the policy loss.
+class PolicyUpdate(BatchPasses):
+    """AdamW on the policy loss; the arguments are those of ``BatchPasses``."""
 
-    Args:
-        model: the policy π_θ.
-        args: the settings of loss and optimizer.
-        total_steps: GRPO steps of the whole run, for the learning-rate schedule.
-        reference: ``with reference() as model:`` gives π_ref for the KL term; None without one.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        args: GRPOConfig,
-        total_steps: int,
-        reference: Callable[[], AbstractContextManager[Any]] | None = None,
-    ) -> None:
-        self.model: Any = model
-        self.args = args
-        self.reference = reference
-        self.per_rollout = args.num_iterations * args.steps_per_generation  # optimizer steps
-        self.optimizer = Optimizer(model, args, total_steps, self.per_rollout)
-        self.taken = 0  # optimizer steps of an update that the trainer has not counted as a step yet
-        self.recomputing = gradient_checkpointing(model, args.gradient_checkpointing)
-        self.max_tokens = token_budget(args.micro_batch_tokens, model, args.gradient_checkpointing)
-        inexact = model.dtype in (torch.bfloat16, torch.float16) or model.device.type != "cpu"
-        asked = args.vllm_importance_sampling_correction
-        self.corrects_mismatch = inexact if asked is None else asked
+    args: GRPOConfig
 
     def update(self, batch: Batch, advantages: torch.Tensor) -> tuple[dict[str, Any], TokenRecord]:
         """μ passes over ``batch``, each in ``steps_per_generation`` optimizer steps.
@@ -108,7 +79,7 @@ class PolicyUpdate:
                 tokens.logp_old = given.logp_old
             if skipped:
                 break
-        merged = {name: _mean([found[name] for found in values]) for name in values[0]}
+        merged = {name: mean_of([found[name] for found in values]) for name in values[0]}
         merged |= {"learning_rate": values[-1]["learning_rate"], "updates": self.taken, "skipped": skipped}
         gap = (batch.logp_engine - tokens.logp_old)[batch.mask].abs()  # [tokens] nats
         merged |= {"engine_gap": float(gap.mean()), "engine_gap_max": float(gap.max())}
@@ -203,55 +174,3 @@ class PolicyUpdate:
         if is_weight is not None:
             tokens.is_weight[index] = is_weight.float()
         return loss, width
-
-    @property
-    def _clip(self) -> dict[str, float | None]:
-        return {
-            "clip_max": self.args.vllm_importance_sampling_clip_max,
-            "clip_min": self.args.vllm_importance_sampling_clip_min,
-        }
-
-    def _micro_batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        return micro_batches(
-            lengths, max_tokens=self.max_tokens, max_rows=self.args.per_device_train_batch_size
-        )
-
-    def _logprobs(
-        self, model: Any, batch: Batch, index: torch.Tensor, entropy_grad: bool = False, entropy: bool = True
-    ) -> tuple[torch.Tensor, Any, int]:
-        """Log-probabilities and entropies [n, T] of the rows ``index`` [n]; the width of their rectangle."""
-        ids, attention, scored = batch.packed(index)  # [n, W] each
-        result = completion_logprobs(
-            model,
-            ids,
-            attention,
-            scored,
-            temperature=self.args.temperature,
-            return_entropy=entropy,
-            entropy_grad=entropy_grad,
-        )
-        mask = batch.mask[index]  # [n, T]
-        entropies = unpack(result.entropy, scored, mask) if result.entropy is not None else None
-        return unpack(result.logprobs, scored, mask), entropies, ids.shape[1]
-
-    @torch.no_grad()
-    def _whole_batch(self, model: Any, batch: Batch) -> torch.Tensor:
-        """log π of every completion token under ``model``'s present weights, [N, T]."""
-        logp = torch.zeros(batch.mask.shape, device=batch.mask.device)
-        for chosen in self._micro_batches(batch.lengths):
-            index = torch.tensor(chosen, device=logp.device)
-            logp[index] = self._logprobs(model, batch, index, entropy=False)[0].to(logp.dtype)
-        return logp
-
-    def _reference_logprobs(self, batch: Batch) -> torch.Tensor | None:
-        """log π_ref of every completion token, [N, T]; None without a KL term."""
-        if self.reference is None:
-            return None
-        with self.reference() as model:
-            return self._whole_batch(model, batch)
-
-
-def _mean(values: list[Any]) -> Any:
-    """The mean of numbers; None where there are none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
