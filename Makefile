@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ENGINE ?= auto
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -21,9 +22,9 @@ demo: ## train the embedded model with GRPO: make demo SEED=3 ARGS="--engine hf"
 	@$(SETUP) ""
 	@$(ONE_THREAD) $(BIN)/rlkit demo $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-test: ## run all tests, the notebooks among them, then the linter: make test ARGS="-k advantages"
+test: ## run all tests, the notebooks among them, then the linter: make test WORKERS=2 ARGS="-k advantages"
 	@$(SETUP) lab,dev
-	$(ONE_THREAD) $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/sanitize.cfg tests $(wildcard notebooks) $(ARGS)
 	$(BIN)/ruff check .
 
