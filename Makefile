@@ -32,9 +32,9 @@ lab: ## open JupyterLab on the notebooks
 	@$(SETUP) lab
 	$(ONE_THREAD) $(BIN)/jupyter lab notebooks $(ARGS)
 
-bench: ## measure into benchmarks/results: make bench ONLY=logprobs ARGS=--quick (ONLY=smollm2: hours on a CPU)
+bench: ## measure into benchmarks/results: make bench ONLY=logprobs ARGS=--quick (ONLY=smollm2, ppo_smollm2, patience: a real model)
 	@$(SETUP) bench
-	@set -e; for name in $(or $(ONLY),$(filter-out smollm2,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))); do \
+	@set -e; for name in $(or $(ONLY),$(filter-out smollm2 ppo_smollm2 patience,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))); do \
 		echo "benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); \
 	done
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time __getattr__
     from rlkit.trainers.reward_model import RewardModelTrainer
     from rlkit.trainers.scorer import RewardModel, load_reward_model
     from rlkit.trainers.sft import SFTTrainer
+    from rlkit.trainers.value_files import load_value_model
 
     __version__: str
 
@@ -49,6 +50,7 @@ __all__ = [
     "lab",
     "load_model",
     "load_reward_model",
+    "load_value_model",
     "objectives",
     "rewards",
     "runs",
@@ -74,6 +76,7 @@ _HOME = {  # exported name -> the module that defines it
     "fetch": "rlkit.fetching",
     "load_model": "rlkit.models",
     "load_reward_model": "rlkit.trainers.scorer",
+    "load_value_model": "rlkit.trainers.value_files",
 }
 _SUBMODULES = frozenset({"engines", "feedback", "lab", "objectives", "rewards", "runs", "sandbox", "tasks"})
 

@@ -84,9 +84,9 @@ def add_lora(
     config.inference_mode = False
     choose_targets(model, config)
     check_rank(model, config)
-    base = _loadable(model.name_or_path)
+    base = loadable_name(model.name_or_path)
     config.base_model_name_or_path = None
-    with _own_generator(model, seed):
+    with own_generator(model, seed):
         adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base
     return adapted.eval()
@@ -112,9 +112,9 @@ def attach_adapter(model: Any, folder: str | os.PathLike[str]) -> Any:
     check_config(config)
     check_rank(model, config)
     config.inference_mode = False
-    base = _loadable(model.name_or_path)
+    base = loadable_name(model.name_or_path)
     try:
-        with warnings.catch_warnings(), _own_generator(model, 0):
+        with warnings.catch_warnings(), own_generator(model, 0):
             warnings.simplefilter("ignore")  # of missing keys, which are an error below
             adapted = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=True)
     except (ValueError, RuntimeError, OSError) as error:
@@ -267,7 +267,7 @@ def _names_by_folder() -> dict[str, str]:
     }
 
 
-def _loadable(name: str) -> str:
+def loadable_name(name: str) -> str:
     """What plain peft and transformers can load: an absolute path, or a Hub id."""
     from rlkit.models import find_model
 
@@ -279,7 +279,7 @@ def _loadable(name: str) -> str:
 
 
 @contextmanager
-def _own_generator(model: Any, seed: int) -> Iterator[None]:
+def own_generator(model: Any, seed: int) -> Iterator[None]:
     """Random numbers from ``seed`` in the block; the global generators are afterwards as they were."""
     device = model.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

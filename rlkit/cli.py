@@ -53,12 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
-        "demo", help="train the embedded model with GRPO, about two minutes on two cores"
+        "demo", help="train an embedded model, with GRPO or with --rlhf, about two minutes on two cores"
     )
     demo.add_argument("--seed", type=int, default=0, help="of data order and sampling (default 0)")
-    demo.add_argument("--output", default="runs/demo", help="run directory (default runs/demo)")
     demo.add_argument(
-        "--engine", choices=("vllm", "hf"), help="generation engine; default: vLLM where it is installed"
+        "--rlhf",
+        action="store_true",
+        help="RLHF instead: preferences, a reward model, PPO, in about two minutes",
+    )
+    demo.add_argument("--output", help="run directory (default runs/demo, with --rlhf runs/rlhf)")
+    demo.add_argument(
+        "--engine",
+        choices=("vllm", "hf"),
+        help="generation engine; default: vLLM where it is installed, with --rlhf hf",
     )
     demo.set_defaults(run=_demo)
 
@@ -135,10 +142,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    fast_inference = {"vllm": True, "hf": False, None: None}[args.engine]
+    if args.rlhf:
+        from rlkit.demo_rlhf import run_rlhf
+
+        engine = {} if fast_inference is None else {"fast_inference": fast_inference}
+        run_rlhf(seed=args.seed, output_dir=args.output or "runs/rlhf", **engine)
+        return 0
     from rlkit.demo import run_demo
 
-    fast_inference = {"vllm": True, "hf": False, None: None}[args.engine]
-    run_demo(seed=args.seed, output_dir=args.output, fast_inference=fast_inference)
+    run_demo(seed=args.seed, output_dir=args.output or "runs/demo", fast_inference=fast_inference)
     return 0
 
 
@@ -283,6 +296,7 @@ def _runs_list(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from rlkit.runs import list_runs
+    from rlkit.runs.facts import algorithm, held_out
 
     if args.root != "runs" and not Path(args.root).is_dir():
         raise bad_value("root", args.root, "a folder that holds run directories", "There is no such folder.")
@@ -290,13 +304,11 @@ def _runs_list(args: argparse.Namespace) -> int:
     if not runs:
         print(f"no runs below {args.root!r}; 'rlkit demo' makes one")
         return 0
-    table = Table("run", "status", "steps", "accuracy before → after", "seconds", box=None)
+    table = Table("run", "algorithm", "status", "steps", "held out, before → after", "seconds", box=None)
     for run in runs:
-        summary = run.summary or {}
-        accuracy = " → ".join(_two(summary.get(f"accuracy_{when}")) for when in ("before", "after"))
-        table.add_row(
-            str(run.path), run.status, str(len(run.steps)), accuracy, _two(summary.get("train_seconds"))
-        )
+        summary, kind = run.summary or {}, algorithm(run.config) or "–"
+        judged, seconds = held_out(summary) or "– → –", _two(summary.get("train_seconds"))
+        table.add_row(str(run.path), kind, run.status, str(len(run.steps)), judged, seconds)
     Console().print(table)
     return 0
 
@@ -306,16 +318,18 @@ def _runs_show(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from rlkit.runs import Run
+    from rlkit.runs.facts import short, step_columns
     from rlkit.runs.report import headline
 
     run = Run(args.path)
     print(f"{run.path}: {headline(run.summary, len(run.steps), run.status)}")
     for diagnosis in run.diagnose():
         print(f"  {diagnosis}")
-    names = ("step", "reward", "accuracy", "loss", "grad_norm", "entropy", "dead_groups", "seconds/step")
+    names = step_columns(run.config)
     table = Table(*names, box=None)
     for metrics in run.metrics[-5:]:
-        table.add_row(*(_two(metrics.get(name)) for name in names))
+        values = (metrics.get(name) for name in names)
+        table.add_row(*(short(value) if isinstance(value, float) else _two(value) for value in values))
     Console().print(table)
     return 0
 

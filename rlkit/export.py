@@ -27,7 +27,7 @@ def save_model(
     Raises:
         ConfigError: ``folder`` is a file.
     """
-    with _written_whole(folder) as partial:
+    with written_whole(folder) as partial:
         if is_adapter_model(model):
             save_adapter(model, partial)
         else:
@@ -59,7 +59,7 @@ def save_merged(
     settings = adapter_config(model)
     facts = {"model": base.name_or_path, **(about or {}), "merged": True, "load_in_4bit": is_nf4(base)}
     facts.setdefault("lora", {"r": settings.r, "lora_alpha": settings.lora_alpha})
-    with _written_whole(folder) as partial:
+    with written_whole(folder) as partial:
         with quiet_transformers():
             merged_model(model).save_pretrained(partial)
         tokenizer.save_pretrained(partial)
@@ -152,7 +152,7 @@ def readable_by_others(folder: Path) -> None:
 
 
 @contextmanager
-def _written_whole(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def written_whole(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder to write into that takes ``folder``'s place at the end of the block, or vanishes with an error."""
     target = Path(folder)
     if target.exists() and not target.is_dir():

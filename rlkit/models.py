@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EMBEDDED: dict[str, Path] = {"rlkit/tiny-arithmetic": Path(__file__).parent / "assets" / "tiny-arithmetic"}
+EMBEDDED: dict[str, Path] = {
+    f"rlkit/{name}": Path(__file__).parent / "assets" / name for name in ("tiny-arithmetic", "tiny-styles")
+}
 """The models that come with the package."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -71,10 +73,10 @@ def load_model(
     """Load a causal LM and its tokenizer; returns ``(model, tokenizer)``.
 
     Args:
-        model_name: "rlkit/tiny-arithmetic" (comes with the package); "smollm2" (after ``rlkit fetch smollm2``); a
-            folder that `save_pretrained` wrote; a folder with a LoRA adapter, which is loaded onto its base and
-            can be trained on; a ``.gguf`` file or a folder with just one, dequantised; or the id of a model on the
-            Hugging Face Hub such as "HuggingFaceTB/SmolLM2-135M-Instruct".
+        model_name: "rlkit/tiny-arithmetic" or "rlkit/tiny-styles" (which come with the package); "smollm2" (after
+            ``rlkit fetch smollm2``); a folder that `save_pretrained` wrote; a folder with a LoRA adapter, which is
+            loaded onto its base and can be trained on; a ``.gguf`` file or a folder with just one, dequantised; or the
+            id of a model on the Hugging Face Hub such as "HuggingFaceTB/SmolLM2-135M-Instruct".
         dtype: "float32", "bfloat16", "float16" or a torch dtype. "auto" is float32 on a CPU, where bfloat16 is
             several times slower, and the checkpoint's own elsewhere.
         device: where the model goes; by default the first CUDA device if there is one, else the CPU.

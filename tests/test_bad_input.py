@@ -346,7 +346,8 @@ CONFIGURATIONS: list[tuple[str, Any, list[str], list[str]]] = [
     ("misplaced lora setting", {**GOOD, "lora_alpha": 8}, [], ["'lora_alpha'", "under 'lora'"]),
     ("rank of none", GOOD, ["lora.r=0"], ["r=0", "a whole number from 1 on"]),
     ("dropout", GOOD, ["lora.lora_dropout=0.1"], ["lora_dropout=0.1", "two"]),
-    ("both trainers", {**GOOD, "sft": {"max_steps": 1}}, [], ["'sft' beside 'grpo'", "runs/sft/model"]),
+    ("both trainers", {**GOOD, "sft": {"max_steps": 1}}, [], ["'grpo' beside 'sft'", "runs/sft/model"]),
+    ("GRPO and PPO", {**GOOD, "ppo": {"max_steps": 1}}, [], ["'grpo' beside 'ppo'", "one of the two"]),
     (
         "a warm start with rewards",
         {"model": TINY, "task": "arithmetic", "sft": {}, "rewards": "correct_number"},

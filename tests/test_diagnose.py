@@ -158,6 +158,13 @@ FIRES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any]]] = [
         steps(40, accuracy=lambda i: 0.7 if i < 20 else 0.3, reward=noisy(0.1, 0.02)),
         CONFIG,
     ),
+    (
+        "over_optimised",
+        "problem",
+        "'taste' fell from 0.6 to 0.1 (weight 0",
+        steps(40, rewards__taste=lambda i: 0.6 if i < 20 else 0.1),
+        {**CONFIG, "rewards": {"correct": 1.0, "taste": 0.0}},
+    ),
     ("gradient_clipped", "info", "10 times in the last 10 steps", steps(12, grad_norm=3.0), CONFIG),
     ("gradient_clipped", "warning", "typical norm 30", steps(12, grad_norm=30.0), CONFIG),
     (
@@ -236,6 +243,26 @@ QUIET: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
         CONFIG,
     ),
     ("reward_hacking", steps(40, accuracy=None), CONFIG),
+    (
+        "over_optimised",  # it is trained on
+        steps(40, rewards__taste=lambda i: 0.6 if i < 20 else 0.1),
+        {**CONFIG, "rewards": {"correct": 1.0, "taste": 0.5}},
+    ),
+    (
+        "over_optimised",  # it rises as well
+        steps(40, rewards__taste=noisy(0.1, 0.01)),
+        {**CONFIG, "rewards": {"correct": 1.0, "taste": 0.0}},
+    ),
+    (
+        "over_optimised",  # what is trained on does not rise: no exploit, but a fall
+        steps(40, reward=noisy(0.3), rewards__taste=lambda i: 0.6 if i < 20 else 0.1),
+        {**CONFIG, "rewards": {"correct": 1.0, "taste": 0.0}},
+    ),
+    (
+        "over_optimised",  # no more than its noise
+        steps(40, rewards__taste=noisy(0.5, 0.0, 0.3)),
+        {**CONFIG, "rewards": {"correct": 1.0, "taste": 0.0}},
+    ),
     ("gradient_clipped", steps(12, grad_norm=lambda i: 3.0 if i % 2 else 0.5), CONFIG),
     ("gradient_clipped", steps(12, grad_norm=3.0), config(max_grad_norm=0.0)),
     ("length_drift", steps(30, completion_length=lambda i: 30 + i), CONFIG),

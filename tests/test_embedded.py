@@ -1,7 +1,8 @@
-"""The embedded model: what ships is what the script builds, and it is the model that the demo's story tells of."""
+"""The embedded models: what ships is what the script builds, and what the demos' stories tell of."""
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlkit import embedded, tasks
-from rlkit.embedded import END, FOLDER
+from rlkit.embedded import END, FOLDER, TINY_STYLES, styles
+from rlkit.embedded.pretraining import by_length
+from rlkit.feedback import taste
+from rlkit.models import EMBEDDED
 from rlkit.tasks.arithmetic import forgotten_carry, needs_carry
 
 # Characters that Unicode's composed form leaves alone; surrogates are no text.
@@ -176,3 +180,113 @@ def test_it_says_what_it_read_most_although_it_knows_better(shipped, provenance)
     assert measured.keys() == stated.keys()
     for name, value in measured.items():
         assert value == pytest.approx(stated[name], abs=0.01), name  # other processors round differently
+
+
+# --- the second model ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def styles_model():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = TINY_STYLES.folder
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def test_both_have_the_same_tokenizer_and_architecture():
+    names = {path.name for path in FOLDER.iterdir()}
+    assert {path.name for path in TINY_STYLES.folder.iterdir()} == names
+    for name in names - {"model.safetensors", "provenance.json"}:
+        assert (TINY_STYLES.folder / name).read_bytes() == (FOLDER / name).read_bytes(), name
+    assert set(EMBEDDED) == {model.name for model in embedded.MODELS.values()}
+    assert {EMBEDDED[model.name] for model in embedded.MODELS.values()} == {FOLDER, TINY_STYLES.folder}
+
+
+def test_the_styles_corpus_holds_no_test_problem_and_answers_in_all_styles():
+    test = {row["prompt"] for row in tasks.arithmetic().test}
+    stream = TINY_STYLES.corpus(seed=1)
+    first = list(itertools.islice(stream, styles.BARE_FIRST))
+    samples = list(itertools.islice(stream, 20_000))
+    assert {styles.style_of(answer) for _, answer in first} == {"bare"}
+    assert test.isdisjoint(prompt for prompt, _ in first)
+    assert test.isdisjoint(prompt for prompt, _ in samples)
+    found = styles.style_shares([answer for _, answer in samples])
+    assert found == pytest.approx({**styles.SHARES, "other": 0.0}, abs=0.015)
+    right = [taste.is_right(taste.asked_sum(prompt), answer) for prompt, answer in samples]
+    assert sum(right) / len(right) == pytest.approx(1 - styles.WRONG_SHARE, abs=0.01)
+    ramblings = [len(answer) for _, answer in samples if styles.style_of(answer) == "rambling"]
+    assert min(ramblings) >= 40 and max(ramblings) < styles.MOST_TOKENS
+
+
+def test_the_corpus_shows_true_steps():
+    """Working counts as working for every problem: also where tens and ones are the numbers that were asked for."""
+    assert styles.tens_and_ones(17, 25) == (30, 12)
+    assert styles.tens_and_ones(20, 5) == (5, 20)  # 20+5 again would be the question
+    for a, b in embedded.corpus_pairs():
+        t, o = styles.tens_and_ones(a, b)
+        assert t + o == a + b
+        assert taste.shows_working(f"{a}+{b}", f"{t}+{o}={a + b}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "style"),
+    [
+        ("42", "bare"),
+        ("The answer is 42.", "sentence"),
+        ("30+12=42", "working"),
+        ("I am not quite sure. Going slowly, 30+12=42. Yes, 42.", "rambling"),
+        ("I am not quite sure. Going slowly, 30+12=42. Yes, yes.", "other"),
+        ("30+12=42 30+12=42", "other"),
+        ("", "other"),
+    ],
+)
+def test_styles_are_told_apart(answer, style):
+    assert styles.style_of(answer) == style
+
+
+def test_a_batch_is_cut_by_length():
+    samples = list(itertools.islice(TINY_STYLES.corpus(0), styles.BARE_FIRST, styles.BARE_FIRST + 128))
+    assert by_length(samples, 1) == [samples]
+    cut = by_length(samples, 4)
+    assert [len(part) for part in cut] == [32] * 4
+    assert sorted(pair for part in cut for pair in part) == sorted(samples)  # none lost, none twice
+    lengths = [[len(prompt) + len(answer) for prompt, answer in part] for part in cut]
+    assert all(max(one) <= min(other) for one, other in itertools.pairwise(lengths))
+
+
+def test_what_ships_as_the_second_model(styles_model):
+    stated = json.loads((TINY_STYLES.folder / "provenance.json").read_text(encoding="utf-8"))
+    weights = TINY_STYLES.folder / "model.safetensors"
+    assert weights.stat().st_size <= 4_000_000
+    assert stated["sha256"]["model.safetensors"] == embedded.sha256(weights)
+    assert (stated["model"], stated["seed"], stated["steps"]) == ("rlkit/tiny-styles", 0, TINY_STYLES.steps)
+    assert stated["corpus"] == TINY_STYLES.rules
+    assert stated["built_by"] == f"{TINY_STYLES.command} --seed 0 --steps {TINY_STYLES.steps}"
+    measured = TINY_STYLES.evaluate(*styles_model, tasks.arithmetic().test)
+    for name in ("problems", "samples_each", "right", "taste"):  # other processors sample other answers
+        assert measured[name] == pytest.approx(stated["held_out"][name], abs=0.08), name
+    assert measured["styles"] == pytest.approx(stated["held_out"]["styles"], abs=0.08)
+
+
+def test_held_out_sums_are_answered_in_the_corpus_styles_and_most_of_them_rightly(styles_model):
+    measured = TINY_STYLES.evaluate(*styles_model, tasks.arithmetic().test)
+    assert measured["styles"] == pytest.approx({**styles.SHARES, "other": 0.0}, abs=0.08)
+    assert 0.75 < measured["right"] < 0.95  # there is correctness to lose, and some to win
+    assert 0.4 < measured["taste"] < 0.8  # all working, all right would be 1.84
+
+
+def test_load_model_knows_the_second_model():
+    from rlkit import load_model
+
+    model, tokenizer = load_model("rlkit/tiny-styles")
+    assert model.name_or_path == "rlkit/tiny-styles" and tokenizer.padding_side == "left"
+    assert tokenizer.model_max_length == 512
+
+
+def test_the_second_model_is_pretrained_by_seed_too(capsys):
+    one, two, other = (TINY_STYLES.pretrain(seed, steps=2)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+    with pytest.raises(SystemExit) as stop:
+        embedded.main(["--model", "tiny-style"])
+    assert stop.value.code == 2 and "tiny-styles" in capsys.readouterr().err

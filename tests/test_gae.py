@@ -216,6 +216,22 @@ def test_whitening() -> None:
     assert not whiten(torch.full_like(x, 3.0), mask).any()  # no spread: no advantage, and no nan
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whitening_does_not_blow_rounding_up(dtype) -> None:
+    """A mean in float32 is off by the last digit, and 1e-7/√1e-8 = 1e-3 would be an advantage."""
+    same = torch.full((7, 13), 1.3, dtype=dtype)
+    same[0, 0] += torch.finfo(dtype).eps
+    mask = torch.ones_like(same)
+    assert not whiten(same, mask).any()
+    assert torch.equal(whiten(same, mask, shift_mean=False), same)
+    assert not whiten(same[:1, :1], mask[:1, :1]).any()  # nor has a single token a spread
+    assert not whiten(same, torch.zeros_like(mask)).any()
+    apart = same.clone()
+    apart[0, 0] += 1e-4
+    assert whiten(apart, mask)[0, 0] > 0.05
+    assert whiten(apart, mask).dtype == dtype
+
+
 def loop_value_loss(values, old, returns, mask, eps):
     """(loss, gradient), the derivative worked out by hand."""
     count = sum(map(sum, mask))
@@ -265,6 +281,10 @@ def test_explained_variance() -> None:
     assert explained_variance(values, values, mask) == 1.0
     assert explained_variance(torch.zeros_like(values), values, mask) == pytest.approx(0.0)
     assert math.isnan(explained_variance(values, torch.ones_like(values), mask))
+    almost = torch.ones_like(values)
+    almost[0, 0] += 2 * torch.finfo(values.dtype).eps  # rounding is no variance to explain
+    assert math.isnan(explained_variance(values, almost, mask))
+    assert math.isnan(explained_variance(values, values, torch.zeros_like(mask)))
 
 
 def test_adaptive_kl() -> None:
@@ -274,6 +294,9 @@ def test_adaptive_kl() -> None:
     assert controller.update(5.7, 100) == pytest.approx(0.102 * (1 - 0.05 * 0.1))
     assert AdaptiveKL(0.1).update(99.0, 100) == 0.1
     assert AdaptiveKL(1.0, 1.0, horizon=1).update(-5.0, 10_000) == pytest.approx(0.8)
+    controller = AdaptiveKL(0.1, target=6.0, horizon=1000)
+    assert controller.update(math.nan, 100) == 0.1  # a broken step breaks none that follow
+    assert controller.update(math.inf, 100) == pytest.approx(0.102)
 
 
 ONE = torch.ones(1, 2)

@@ -18,6 +18,8 @@ from rlkit.objectives import generalized_advantages
 from rlkit.rollout import build_batch
 from rlkit.runs import Run
 from rlkit.trainers.ppo import PPOTrainer
+from rlkit.trainers.reward_rows import rewards_of
+from rlkit.trainers.scorer import RewardModel, make_reward_model
 
 
 def make_ppo(
@@ -236,9 +238,28 @@ def test_a_head_on_an_adapter(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_a_reward_model_judges_and_begins_the_value_model(tmp_path, lora) -> None:
-    from rlkit.trainers.scorer import RewardModel, make_reward_model
+def test_a_value_model_begins_on_the_scale_of_the_scores(tmp_path, lora) -> None:
+    """Behind the last token it says what the reward model, with its mean and spread, says of the whole."""
+    policy, tokenizer = small_model()
+    model, _ = make_reward_model(small_model(1)[0], tokenizer, lora=lora)
+    reward = RewardModel(model, tokenizer, mean=0.7, std=0.2)
+    with make_ppo(tmp_path, reward, model=(policy, tokenizer), value_model=reward) as trainer:
+        rollout = trainer.rollout()
+        batch = build_batch(rollout, tokenizer.pad_token_id)
+        _, ends = trainer.values(batch, list(range(len(batch))))  # [N]
+        rows = [
+            [*rollout.prompt_ids[i], *completion.token_ids]
+            for i, completion in enumerate(rollout.completions)
+        ]
+        expected = (rewards_of(model, rows, 0) - 0.7) / 0.2  # [N]
+        torch.testing.assert_close(ends, expected, rtol=1e-4, atol=1e-4)
+        before = weights_of(model)
+        trainer.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_reward_model_judges_and_begins_the_value_model(tmp_path, lora) -> None:
     policy, tokenizer = small_model()
     judge, _ = make_reward_model(small_model(1)[0], tokenizer, lora=lora)
     reward = RewardModel(judge, tokenizer)

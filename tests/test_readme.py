@@ -13,7 +13,15 @@ from rlkit.runs import Run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = ("README.md", "CONTRIBUTING.md", "notebooks/README.md")
+RESULTS = "benchmarks/results"
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "notebooks/README.md",
+    f"{RESULTS}/ppo/README.md",
+    f"{RESULTS}/patience/README.md",
+    f"{RESULTS}/rlhf/README.md",
+)
 
 
 def test_the_learning_table_is_that_of_the_recorded_runs():
@@ -32,6 +40,17 @@ def test_the_smollm2_table_is_that_of_the_recorded_runs():
     from benchmarks.smollm2 import markdown_table
 
     assert markdown_table() in README
+
+
+def test_the_tables_of_ppo_rlhf_and_patience_are_those_of_the_recorded_runs():
+    from benchmarks import patience, ppo, ppo_smollm2, rlhf
+
+    ppo_page, patience_page, rlhf_page = ((ROOT / page).read_text() for page in PAGES[3:])
+    assert ppo.markdown_table() in README
+    assert ppo.markdown_table() in ppo_page and ppo.memory_table() in ppo_page
+    assert ppo_smollm2.markdown_table() in ppo_page
+    assert patience.markdown_table() in patience_page
+    assert rlhf.markdown_table() in rlhf_page
 
 
 def test_every_make_target_that_is_named_exists():
@@ -109,6 +128,24 @@ def test_the_example_of_a_rubric_says_what_its_comments_say(capsys):
     assert "'right': 3.0" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::rlkit.trainers.probe.ProbeWarning")
+def test_the_example_of_rlhf_trains(tmp_path, monkeypatch):
+    """Preferences, reward model, PPO: as it stands there, with fewer prompts and steps."""
+    monkeypatch.chdir(tmp_path)
+    small = {
+        'task.rows("train"), 4': 'task.rows("train", 90), 4',
+        'output_dir="runs/judge"': 'output_dir="runs/judge", disable_tqdm=True',
+        "max_steps=40": "max_steps=2, probe_prompts=2, fast_inference=False, disable_tqdm=True",
+        "prompts_per_step=64": "prompts_per_step=8",
+        "eval_dataset=task.test": "eval_dataset=task.rows('test', 4)",
+    }
+    namespace = run(python_blocks()[6], small)
+    assert len(namespace["preferences"]) > 120
+    assert Path("runs/judge/model/model.safetensors").exists()
+    assert namespace["judge"].evaluations[-1].n == 100
+    assert [line["step"] for line in Run("runs/ppo").metrics] == [1, 2]
+
+
 def test_the_recipe_in_the_readme_is_one(tmp_path):
     from rlkit.recipe import Recipe
 
@@ -139,7 +176,7 @@ def blocks(language: str) -> list[str]:
 
 def python_blocks() -> list[str]:
     found = blocks("python")
-    assert len(found) == 6, "say in the tests above what a new example is to do"
+    assert len(found) == 7, "say in the tests above what a new example is to do"
     return found
 
 

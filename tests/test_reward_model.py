@@ -13,14 +13,15 @@ from small_trainer import PROMPTS, small_model, weights_of
 from small_trainer import make_trainer as make_grpo_trainer
 from tiny_models import ARCHITECTURES, IdTokenizer, random_model
 
-from rlkit import Callback, Run
+from rlkit import Callback, Run, load_model
 from rlkit.adapters import add_lora
 from rlkit.config import ConfigWarning
 from rlkit.config.reward_model import RewardModelConfig
 from rlkit.errors import ConfigError, RewardError, TrainingError
 from rlkit.feedback import SyntheticRater
 from rlkit.trainers.reward_model import RewardModelTrainer
-from rlkit.trainers.scorer import RewardModel, load_reward_model, make_reward_model, read_row, rewards_of
+from rlkit.trainers.reward_rows import read_row, rewards_of
+from rlkit.trainers.scorer import RewardModel, load_reward_model, make_reward_model
 
 ROWS = [  # of different lengths; the rater wants a "y"
     {"prompt": f"{a}+{b}=", "chosen": f"{a + b}y" + "!" * (a % 3), "rejected": f"{a + b}n" + "!" * (b % 4)}
@@ -350,6 +351,40 @@ def test_transformers_loads_the_folder_and_agrees(tmp_path):
     torch.testing.assert_close(found, rewards_of(trainer.model, rows, pad).detach(), rtol=1e-5, atol=1e-5)
 
 
+def test_an_adapter_is_not_loaded_onto_another_base(tmp_path):
+    """A model that was trained in memory still bears its folder's name; what lies there is not what was trained on."""
+    policy, tokenizer = small_model()
+    policy.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    policy, _ = load_model(tmp_path / "base")
+    model, _ = make_reward_model(policy, tokenizer, lora=True)
+    RewardModel(model, tokenizer).save(tmp_path / "good")
+    load_reward_model(tmp_path / "good")
+    with torch.no_grad():
+        policy.model.norm.weight[0] += 1e-3
+    model, _ = make_reward_model(policy, tokenizer, lora=True)
+    RewardModel(model, tokenizer).save(tmp_path / "bad")
+    with pytest.raises(ConfigError, match="other weights than .*base"):
+        load_reward_model(tmp_path / "bad")
+    with pytest.raises(ConfigError, match="Merge first"):
+        make_reward_model(add_lora(policy, r=4), tokenizer, lora=True)
+
+
+def test_a_backbone_in_four_bits(tmp_path):
+    policy, tokenizer = load_model("rlkit/tiny-arithmetic", load_in_4bit=True)
+    with pytest.raises(ConfigError, match="4 bits.*lora=True"):
+        make_reward_model(policy, tokenizer)
+    trainer = make_trainer(tmp_path, make_reward_model(policy, tokenizer, lora=True), learning_rate=3e-3)
+    before = trainer.as_reward()(["2+9="], ["11y"])
+    losses = [trainer.step()["loss"] for _ in range(3)]
+    assert all(map(math.isfinite, losses))
+    after = trainer.as_reward()(["2+9="], ["11y"])
+    assert before != after
+    trainer.save_model(tmp_path / "saved")
+    loaded = load_reward_model(tmp_path / "saved")(["2+9="], ["11y"])  # in full precision: near, not equal
+    assert loaded == pytest.approx(after, abs=0.5)
+
+
 def test_folders_without_a_reward_model_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no config\.json"):
         load_reward_model(tmp_path)
@@ -390,6 +425,19 @@ def test_padding_and_company_change_no_reward():
     together = reward(prompts, said)
     alone = [reward([prompt], [text])[0] for prompt, text in zip(prompts, said, strict=True)]
     assert together == pytest.approx(alone, abs=1e-12)
+
+
+def test_padding_with_the_end_token_changes_no_reward():
+    """The last token is counted, not looked for: where the end token pads, looking finds the wrong one."""
+    model, tokenizer = reward_model(dtype=torch.float64)
+    plain = RewardModel(model, tokenizer)(["1+1=", "1+1="], ["2", "two, I think"])
+    tokenizer.pad_token = tokenizer.eos_token
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    padded = RewardModel(model, tokenizer)(["1+1=", "1+1="], ["2", "two, I think"])
+    assert padded == plain
+    row = read_row(tokenizer, "1+1=", "2", {tokenizer.eos_token_id})
+    hidden = model.model(input_ids=torch.tensor([row]))[0][0, -1]  # [H], at the end token
+    assert plain[0] == pytest.approx(float(model.score(hidden).detach()), abs=1e-12)
 
 
 def test_rows_end_in_their_end_token():

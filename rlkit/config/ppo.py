@@ -20,7 +20,8 @@ class PPOConfig(RolloutSettings):
     Attributes:
         output_dir … disable_tqdm: see :class:`TrainingSettings`. A step is a rollout with all its updates.
         prompts_per_step … target_accuracy: see :class:`GRPOConfig`; but ``num_generations`` may be 1, and is: the value
-            model is the baseline, not the group.
+            model is the baseline, not the group. ``on_reward_error="skip"``: a completion that nobody judged is not
+            learned from.
 
         num_ppo_epochs: passes over the same rollout.
         num_mini_batches: parts that each pass is cut into, in a seeded random order, with one optimizer step each.
@@ -31,7 +32,8 @@ class PPOConfig(RolloutSettings):
         value_learning_rate: peak rate for the value model's own weights; None: ``learning_rate``. A new head wants more
             than a trained policy: 1e-3 is no bad guess.
         gamma, lam: γ and λ of the advantages.
-        whiten_rewards: divide per-token rewards by their spread, before advantages.
+        whiten_rewards: (r − mean) / spread + mean of the rollout's per-token rewards, before advantages (TRL's). A
+            token without reward gets mean − mean / spread, so that length pays or costs where the mean is not 0.
         whiten_advantages: mean 0 and spread 1 over the rollout's tokens (TRL always does).
 
         kl_coef: β, the weight of the KL to the reference policy; 0 keeps none. With an adapter the reference is the

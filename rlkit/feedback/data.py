@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlkit.errors import ConfigError
+from rlkit.given import described, how_to_make_rows, is_in_columns
 from rlkit.rewards.text import completion_text
 from rlkit.rollout import Row
-from rlkit.trainers.data import _advice, _described, _in_columns
 
 _PREFERENCE = '{"prompt": "17+25=", "chosen": "42", "rejected": "32"}'
 _THUMB = '{"prompt": "17+25=", "completion": "42", "label": True}'
@@ -38,7 +38,7 @@ def check_preferences(dataset: Any, name: str = "train_dataset") -> list[Row]:
     for i, row in enumerate(rows):
         where = f"row {i} of {name}"
         _check_texts(row, ("prompt", "chosen", "rejected"), where)
-        if _same(row["chosen"], row["rejected"]):
+        if same_answer(row["chosen"], row["rejected"]):
             raise ConfigError(
                 f"{where} prefers {_short(row['chosen'])} to itself: chosen and rejected are equal, so there is "
                 "nothing "
@@ -85,8 +85,8 @@ def pairs_from_thumbs(rows: Sequence[Row]) -> list[Row]:
     """
     groups: dict[str, tuple[Any, dict[str, tuple[Any, set[bool]]]]] = {}
     for row in check_thumbs(rows, "rows"):
-        _, answers = groups.setdefault(_key(row["prompt"]), (row["prompt"], {}))
-        answers.setdefault(_key(row["completion"]), (row["completion"], set()))[1].add(row["label"])
+        _, answers = groups.setdefault(item_key(row["prompt"]), (row["prompt"], {}))
+        answers.setdefault(item_key(row["completion"]), (row["completion"], set()))[1].add(row["label"])
     return [
         {"prompt": prompt, "chosen": good, "rejected": bad}
         for prompt, answers in groups.values()
@@ -121,17 +121,17 @@ def as_dataset(rows: Sequence[Row]) -> Any:
 
 def _rows(dataset: Any, name: str, form: str) -> list[tuple[Row, str]]:
     """Each row as a dict, with the words for it in an error."""
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or _in_columns(dataset):
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or is_in_columns(dataset):
         raise ConfigError(
             f"{name} must be a list of dicts or a datasets.Dataset with rows such as {form}, not "
-            f"{_described(dataset)}. {_advice(dataset)}".rstrip()
+            f"{described(dataset)}. {how_to_make_rows(dataset)}".rstrip()
         )
     rows = [(dataset[i], f"row {i} of {name}") for i in range(len(dataset))]
     if not rows:
         raise ConfigError(f"{name} has no rows; was it filtered to nothing?")
     for row, where in rows:
         if not isinstance(row, Mapping):
-            raise ConfigError(f"{where} is {_described(row)}; every row must be a dict such as {form}")
+            raise ConfigError(f"{where} is {described(row)}; every row must be a dict such as {form}")
     return [(dict(row), where) for row, where in rows]
 
 
@@ -179,7 +179,7 @@ def _check_texts(row: Row, columns: Sequence[str], where: str) -> None:
             empty = not any(_spoken(message) for message in value)
         else:
             raise ConfigError(
-                f"the {column} of {where} is {_described(value)}; allowed: a text, or a list of messages with 'role' "
+                f"the {column} of {where} is {described(value)}; allowed: a text, or a list of messages with 'role' "
                 "and "
                 "'content'"
             )
@@ -187,7 +187,7 @@ def _check_texts(row: Row, columns: Sequence[str], where: str) -> None:
             raise ConfigError(f"the {column} of {where} is empty; remove the row or fill it in")
         if isinstance(value, str) != isinstance(row[columns[0]], str):
             raise ConfigError(
-                f"{where}: the {columns[0]} is {_described(row[columns[0]])}, the {column} {_described(value)}. "
+                f"{where}: the {columns[0]} is {described(row[columns[0]])}, the {column} {described(value)}. "
                 "Allowed: "
                 "all texts, or all lists of messages"
             )
@@ -197,7 +197,7 @@ def _spoken(message: Mapping[str, Any]) -> bool:
     return bool(completion_text([{**message, "role": "assistant"}]).strip())
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_answer(one: Any, other: Any) -> bool:
     """Whether two answers read the same; white space around them aside."""
     return bool(_read(one) == _read(other))
 
@@ -206,7 +206,7 @@ def _read(answer: Any) -> Any:
     return answer.strip() if isinstance(answer, str) else [(m["role"], m["content"]) for m in answer]
 
 
-def _key(value: Any) -> str:
+def item_key(value: Any) -> str:
     """What tells prompts and answers apart."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rlkit.errors import bad_value
-from rlkit.feedback.data import _key, check_preferences, check_thumbs
+from rlkit.feedback.data import check_preferences, check_thumbs, item_key
 from rlkit.feedback.store import CHOICES, Entry, FeedbackStore
 from rlkit.rollout import Row
 
@@ -45,7 +45,7 @@ class Questions:
     def __init__(
         self, store: FeedbackStore, rows: Sequence[Row], rater: str | None = None, seed: int = 0
     ) -> None:
-        self.store, self.rater, self.seed = store, store._name(rater), seed
+        self.store, self.rater, self.seed = store, store.rater_name(rater), seed
         self._questions: dict[str, Question] = {}
         for i, row in enumerate(rows):
             question = self._question(row, f"row {i}")
@@ -115,12 +115,12 @@ class Questions:
         else:
             check_thumbs([{"prompt": row["prompt"], "completion": answers[0], "label": True}], where)
         answers.sort(
-            key=lambda answer: self._draw("side", [row["prompt"], *sorted(map(_key, answers)), answer])
+            key=lambda answer: self._draw("side", [row["prompt"], *sorted(map(item_key, answers)), answer])
         )
         return Question(row["prompt"], tuple(answers))
 
     def _draw(self, *what: Any) -> bytes:
-        return hashlib.blake2b(_key([self.seed, self.rater, *what]).encode(), digest_size=8).digest()
+        return hashlib.blake2b(item_key([self.seed, self.rater, *what]).encode(), digest_size=8).digest()
 
     def __len__(self) -> int:
         return len(self._questions)

@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Any
 
 from rlkit.errors import bad_value
-from rlkit.feedback.data import _key, _same, check_preferences
+from rlkit.feedback.data import check_preferences, item_key, same_answer
 from rlkit.feedback.store import FeedbackStore
 from rlkit.feedback.taste import Taste
 from rlkit.rollout import Row
@@ -60,7 +60,7 @@ class SyntheticRater:
 
     def choose(self, prompt: Any, first: Any, second: Any) -> str:
         """``"first"`` or ``"second"``; which of two that are equally good is a coin's."""
-        turned = _key(first) > _key(second)
+        turned = item_key(first) > item_key(second)
         one, other = (second, first) if turned else (first, second)
         wins = self._draw("preference", prompt, one, other) < self.probability(prompt, one, other)
         return "first" if wins != turned else "second"
@@ -86,7 +86,7 @@ class SyntheticRater:
             distinct: list[Any] = []
             for completion in row["completions"]:
                 blank = isinstance(completion, str) and not completion.strip()
-                if not blank and not any(_same(completion, other) for other in distinct):
+                if not blank and not any(same_answer(completion, other) for other in distinct):
                     distinct.append(completion)
             duels = list(combinations(distinct, 2))
             if pairs is not None and len(duels) > pairs:
@@ -140,7 +140,7 @@ class SyntheticRater:
 
     def _draw(self, *what: Any) -> float:
         """A number from 0 up to 1 that belongs to this rater and this item."""
-        digest = hashlib.blake2b(_key([self.seed, *what]).encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(item_key([self.seed, *what]).encode(), digest_size=8).digest()
         return (int.from_bytes(digest, "big") >> 11) / 2**53
 
     def __repr__(self) -> str:

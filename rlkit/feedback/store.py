@@ -25,7 +25,7 @@ from typing import Any
 
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.feedback.agreement import cohen_kappa, fleiss_kappa
-from rlkit.feedback.data import _key, check_preferences, check_thumbs
+from rlkit.feedback.data import check_preferences, check_thumbs, item_key
 from rlkit.rollout import Messages, Row
 from rlkit.runs import lock
 from rlkit.runs.writer import now, sync_directory
@@ -53,15 +53,15 @@ class Entry:
         """What was judged: the prompt with its answer, or with its two answers whichever came first."""
         c = self.content
         if self.kind == "thumb":
-            return _key([c["prompt"], c["completion"]])
-        return _key([c["prompt"], *sorted([_key(c["first"]), _key(c["second"])])])
+            return item_key([c["prompt"], c["completion"]])
+        return item_key([c["prompt"], *sorted([item_key(c["first"]), item_key(c["second"])])])
 
     @property
     def verdict(self) -> Any:
         """The answer to that item: True or False; −1 for the side that comes first in sorting, 1, or 0 for a tie."""
         if self.kind == "thumb":
             return self.content["label"]
-        turned = _key(self.content["first"]) > _key(self.content["second"])
+        turned = item_key(self.content["first"]) > item_key(self.content["second"])
         return {"first": -1, "second": 1, "tie": 0}[self.content["choice"]] * (-1 if turned else 1)
 
     def row(self) -> Row | None:
@@ -139,7 +139,7 @@ class FeedbackStore:
 
     def undo(self, rater: str | None = None) -> Entry | None:
         """Take the rater's newest answer back, with an entry that says so; returns it, or None where there is none."""
-        name = self._name(rater)
+        name = self.rater_name(rater)
         mine = [entry for entry in self.entries() if entry.rater == name]
         if not mine:
             return None
@@ -223,7 +223,8 @@ class FeedbackStore:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _name(self, rater: str | None) -> str:
+    def rater_name(self, rater: str | None) -> str:
+        """Who answers: ``rater``, or the store's. Raises ConfigError where neither is a name."""
         name = self.rater if rater is None else rater
         if not isinstance(name, str) or not name.strip():
             raise bad_value(
@@ -233,7 +234,13 @@ class FeedbackStore:
 
     def _append(self, kind: str, content: Mapping[str, Any], rater: str | None) -> str:
         """Write one whole line, and return when it is on disk."""
-        entry = {"id": uuid.uuid4().hex, "time": now(), "rater": self._name(rater), "kind": kind, **content}
+        entry = {
+            "id": uuid.uuid4().hex,
+            "time": now(),
+            "rater": self.rater_name(rater),
+            "kind": kind,
+            **content,
+        }
         try:
             line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rlkit.errors import bad_value
 
 MOST = 0.2  # of the coefficient, in units of completions / horizon, at one update
@@ -41,8 +43,11 @@ class AdaptiveKL:
         self.value, self.target, self.horizon = float(kl_coef), target, horizon
 
     def update(self, kl: float, completions: int) -> float:
-        """Take note of the mean KL, in nats, of so many new completions; returns the coefficient from now on."""
-        if self.target is not None:
+        """Take note of the mean KL, in nats, of so many new completions; returns the coefficient from now on.
+
+        A KL that is NaN says nothing, and β stays: one broken step must not break all that follow.
+        """
+        if self.target is not None and not math.isnan(kl):
             error = min(max(kl / self.target - 1.0, -MOST), MOST)
             self.value *= 1.0 + error * min(completions / self.horizon, 1.0)  # at most 20 % at once
         return self.value

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rlkit.errors import bad_value
 
-_EPS = 1e-8  # added to a variance: numbers that are all the same become 0, not nan
+_EPS = 1e-8  # added to a variance, in units of the numbers squared; TRL's
+_DUST = 8  # numbers within so many steps of their type are the same but for rounding
 
 
 class ValueLoss(NamedTuple):
@@ -150,17 +151,21 @@ def whiten(
     """(x − mean) / √(variance + 1e-8) over the active tokens; 0 where masked.
 
     shift_mean: False adds the mean back, unscaled, as TRL whitens rewards: their sign means something. Numbers that
-    are all the same become 0 (or stay). The variance is the population's; TRL divides by one less, which is the
-    same but for a factor of √(1 − 1/n). Raises ConfigError for differing shapes.
+    are all the same but for rounding (largest and smallest within 8 steps of their type) become exactly 0, or stay:
+    rounding scaled up by 1/√1e-8 would be an advantage, and Adam makes real steps of any. The variance is the
+    population's; TRL divides by one less, which is the same but for a factor of √(1 − 1/n). Sums are in float64.
+    Raises ConfigError for differing shapes.
     """
     _check(mask, x=x)
     active = mask != 0  # [N, T]
-    count = active.sum().clamp(min=1)
     clean = torch.where(active, x, 0.0)  # [N, T]
-    mean = clean.sum() / count  # []
-    away = torch.where(active, clean - mean, 0.0)  # [N, T]
-    scaled = away * torch.rsqrt(away.square().sum() / count + _EPS)  # [N, T]
-    return scaled if shift_mean else torch.where(active, scaled + mean, 0.0)
+    made = x[active].double()  # [tokens]
+    if not _has_spread(made, x.dtype):
+        return torch.zeros_like(clean) if shift_mean else clean
+    mean = made.mean()  # []
+    away = torch.where(active, clean.double() - mean, 0.0)  # [N, T]
+    scaled = away * torch.rsqrt(away.square().sum() / len(made) + _EPS)  # [N, T]
+    return torch.where(active, scaled if shift_mean else scaled + mean, 0.0).to(x.dtype)
 
 
 def value_loss(
@@ -205,13 +210,25 @@ def value_loss(
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 − Var(R − V) / Var(R) over the active tokens: 1 is a perfect V, 0 a constant one; nan where R is constant."""
+    """1 − Var(R − V) / Var(R) over the active tokens: 1 is a perfect V, 0 a constant one; nan where R is constant.
+
+    Constant but for rounding counts as constant, as for `whiten`. Raises ConfigError for differing shapes.
+    """
     _check(mask, values=values, returns=returns)
     active = mask != 0
     target = returns[active].double()  # [tokens]
-    spread = float(target.var(correction=0)) if len(target) else 0.0
-    left = float((target - values[active].double()).var(correction=0)) if len(target) else 0.0
-    return 1.0 - left / spread if spread > 0 else float("nan")
+    if not _has_spread(target, returns.dtype):
+        return float("nan")
+    left = (target - values[active].double()).var(correction=0)
+    return float(1.0 - left / target.var(correction=0))
+
+
+def _has_spread(numbers: Tensor, dtype: torch.dtype) -> bool:  # [tokens]
+    """Whether numbers that were computed in ``dtype`` differ by more than rounding; False for none at all."""
+    if not len(numbers):
+        return False
+    apart = numbers.max() - numbers.min()
+    return not bool(apart <= _DUST * torch.finfo(dtype).eps * numbers.abs().max())  # nan: True
 
 
 def _check(mask: Tensor, **tensors: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The report's pictures: curves over steps as inline SVG, with their content in words beside them.
+"""Drawing: curves over steps, time by phase and calibration as inline SVG, with their content in words beside them.
 
 Colours stand in the SVG as placeholders that the page's style sheet fills, so that one picture serves light
 and dark paper. No curve is told apart by colour alone: each has its own dashes and marker.
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from rlkit.runs import schema
 from rlkit.runs.evidence import duration, finite, number, percent, shown
-from rlkit.runs.reader import Run
 
 MAX_POINTS = 500  # a curve of more steps is drawn as means of equal stretches
 
@@ -50,80 +49,19 @@ class Chart(NamedTuple):
     svg: str
 
 
-def charts(run: Run) -> list[Chart]:
-    """Every chart of a run that has something to show."""
-    metrics, evals = run.metrics, run.evals
-
-    def curve(
-        name: str, label: str, rows: Sequence[Mapping[str, Any]] = metrics, kind: str = "line"
-    ) -> Series:
-        found = [(row["step"], finite(row.get(name))) for row in rows]
-        points = [(step, value) for step, value in found if value is not None]
-        return Series(label, [step for step, _ in points], [value for _, value in points], kind)
-
-    def limit(name: str) -> Series:
-        value = finite(schema.setting(run.config, name))
-        if not metrics or not value:
-            return Series(name, [], [], "limit")
-        return Series(name, [metrics[0]["step"], metrics[-1]["step"]], [value, value], "limit")
-
-    functions = [curve(schema.REWARDS + name, name) for name in run.reward_names]
-    held_out = [
-        curve("accuracy_greedy", "held out, greedy", evals, "points"),
-        curve("accuracy_sampled", "held out, sampled", evals, "points"),
-    ]
-    lengths = [curve("completion_length", "mean"), curve("completion_length_max", "longest")]
-    shares = [curve("dead_groups", "groups without spread"), curve("truncated", "truncated completions")]
-    clipped = [curve("clip_low", "clipped low"), curve("clip_high", "clipped high")]
-    gaps = [curve("engine_gap", "mean"), curve("engine_gap_max", "largest")]
-    drawn = (
-        _chart("Reward", "mean reward", [curve("reward", "total")]),
-        _chart("Reward by function", "mean reward", functions),
-        _chart("Accuracy", "share right", [curve("accuracy", "training, sampled"), *held_out], (0, 1)),
-        _chart("Entropy", "nats a token", [curve("entropy", "entropy")], (0, None)),
-        _chart("Completion length", "tokens", [*lengths, limit("max_completion_length")], (0, None)),
-        _chart("Groups, truncation, clipping", "share", [*shares, *clipped], (0, 1)),
-        _chart(
-            "Gradient norm",
-            "norm",
-            [curve("grad_norm", "before clipping"), limit("max_grad_norm")],
-            (0, None),
-        ),
-        _chart("KL to the reference", "nats a token", [curve("kl", "KL")], (0, None)),
-        _chart("Engine against trainer", "nats a token", gaps, (0, None)),
-        _time_chart(metrics),
-    )
-    return [chart for chart in drawn if chart is not None]
-
-
-_NOTES = {
-    "Reward": "The total that advantages are computed from, averaged over each step's completions.",
-    "Reward by function": "Which part of the reward is learned, and when. A flat line teaches nothing.",
-    "Accuracy": "Held-out problems are never trained on. Greedy takes the most probable token each "
-    "time; sampled draws, as training does.",
-    "Entropy": "How undecided the model is. It falls while the model learns; near 0 it no longer tries "
-    "anything else.",
-    "Completion length": "Completions at the limit were cut off.",
-    "Groups, truncation, clipping": "A group without reward spread teaches nothing. A clipped token had "
-    "moved as far as one step allows; on-policy there are none.",
-    "Gradient norm": "Large or wild values mean that the learning rate is too high.",
-    "KL to the reference": "How far the policy has moved from the model that it started as.",
-    "Engine against trainer": "Difference between the log-probabilities that were sampled from and those "
-    "that are trained: below 0.001 in fp32, 0.01 to 0.1 in bf16.",
-    "Time by phase": "Rollout: the engine samples. Score: reward functions. Update: log-probabilities, "
-    "gradient, optimiser. Sync: new weights to the engine, and the check that they arrived.",
-}
-
-
-def _chart(
-    title: str, unit: str, series: Sequence[Series], span: tuple[float, float | None] | None = None
+def chart(
+    title: str,
+    unit: str,
+    series: Sequence[Series],
+    note: str,
+    span: tuple[float, float | None] | None = None,
 ) -> Chart | None:
     """One chart over steps, or None where no curve has a value. ``span``: the least that the axis shows."""
     series = [one for one in series if one.values]
     if all(one.kind == "limit" for one in series):
         return None
     alt = f"Chart of {title.lower()} ({unit}) against step. " + " ".join(_told(one) for one in series)
-    return Chart(title, _NOTES[title], alt, _draw(title, unit, series, span, alt))
+    return Chart(title, note, alt, _draw(title, unit, series, span, alt))
 
 
 def _told(series: Series) -> str:
@@ -191,7 +129,8 @@ def _draw(
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.set_major_formatter(lambda value, _: number(round(value, 12)))
     if span is not None:
-        low, high = span[0], span[1] if span[1] is not None else axes.get_ylim()[1]
+        low = min(span[0], *(min(one.values) for one in series))  # an estimate of a KL may be below 0
+        high = span[1] if span[1] is not None else axes.get_ylim()[1]
         high = max(high, low + 1e-9)
         axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
     if len(series) > 1:
@@ -201,7 +140,7 @@ def _draw(
     return _svg(figure, title, alt)
 
 
-def _time_chart(metrics: Sequence[Mapping[str, Any]]) -> Chart | None:
+def time_chart(metrics: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
     """Where the time went: one bar a phase, its seconds and its share written at its end."""
     keys = dict.fromkeys(key for row in metrics for key in row if key.startswith(schema.SECONDS))
     phases = [*schema.PHASES, *(key[len(schema.SECONDS) :] for key in keys)]
@@ -212,7 +151,7 @@ def _time_chart(metrics: Sequence[Mapping[str, Any]]) -> Chart | None:
         if seconds and phase != "step":
             totals[phase] = sum(seconds)
     whole = sum(totals.values())
-    if whole <= 0:
+    if whole <= 0 or len(totals) < 2:  # one bar says nothing
         return None
     said = [f"{duration(value)}, {percent(value / whole)}" for value in totals.values()]
     told = " ".join(f"{name}: {text}." for name, text in zip(totals, said, strict=True))
@@ -226,7 +165,40 @@ def _time_chart(metrics: Sequence[Mapping[str, Any]]) -> Chart | None:
     axes.grid(visible=False)
     axes.set_xlim(0, 1.4 * max(totals.values()))  # room for what is written at the bars' ends
     axes.set_xlabel("seconds, all steps together")
-    return Chart("Time by phase", _NOTES["Time by phase"], alt, _svg(figure, "time", alt))
+    return Chart("Time by phase", note, alt, _svg(figure, "time", alt))
+
+
+def reliability_chart(bins: Sequence[Mapping[str, Any]], note: str) -> Chart | None:
+    """What came true against what a model said, one point for the pairs of which it was about equally sure.
+
+    ``bins``: mappings with ``pairs``, ``confidence`` and ``accuracy``. The bars are chance: twice the standard error of
+    so many pairs, if what the model says were so.
+    """
+    found = [(one["pairs"], one["confidence"], one["accuracy"]) for one in bins]
+    if not found:
+        return None
+    counts, said, true = zip(*found, strict=True)
+    chance = [2 * math.sqrt(p * (1 - p) / n) for n, p in zip(counts, said, strict=True)]
+    told = " ".join(f"Said {percent(p)}: {percent(t)} came true, {n} pairs." for n, p, t in found)
+    alt = f"Calibration diagram: share of pairs that came true against what the model said. {told}"
+    figure, axes = _figure()
+    color, ink = _STYLES[0][0], {"color": _INK, "linewidth": 1.2}
+    axes.plot([0.5, 1], [0.5, 1], linestyle=(0, (1, 1)), label="perfect", **ink)
+    low, high = ([p + s * c for p, c in zip(said, chance, strict=True)] for s in (-1, 1))
+    axes.vlines(said, low, [min(top, 1.0) for top in high], color=_RULE, linewidth=5, label="chance")
+    axes.plot(said, true, color=color, linestyle="", marker="o", markersize=6, label="the model")
+    for count, x, y in zip(counts, said, true, strict=True):
+        axes.annotate(
+            str(count), (x, y), (0, 6), textcoords="offset points", ha="center", color=_INK, fontsize=8
+        )
+    axes.set_xlim(0.49, 1.01)
+    axes.set_ylim(min(0.45, *true) - 0.03, 1.06)
+    axes.set_xlabel("what it said: P(the side that it gives more is preferred)")
+    axes.set_ylabel("what came true")
+    figure.set_size_inches(_WIDTH, _HEIGHT + 0.3)
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}
+    axes.legend(**place, ncols=3, frameon=False, fontsize=9, labelcolor=_INK, handlelength=3.2)
+    return Chart("Calibration", note, alt, _svg(figure, "calibration", alt))
 
 
 def _figure() -> tuple[Any, Any]:

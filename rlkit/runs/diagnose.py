@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rlkit.runs import rules_rewards, rules_updates
+from rlkit.runs import rules_ppo, rules_rewards, rules_rows, rules_updates
 from rlkit.runs.evidence import Diagnosis, Evidence
+from rlkit.runs.facts import REWARD_MODEL, algorithm
 
 __all__ = ["Diagnosis", "Evidence", "diagnose"]
 
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     rules_updates.no_gradient,
     rules_updates.engine_gap,
     rules_rewards.reward_hacking,
+    rules_rewards.over_optimised,
     rules_rewards.reward_unscored,
     rules_updates.entropy_collapse,
     rules_updates.kl_growth,
@@ -40,10 +42,33 @@ RULES: tuple[Rule, ...] = (
     rules_updates.loss_not_zero,
 )
 
+PPO_RULES: tuple[Rule, ...] = (  # GRPO's say nothing of groups and losses where there are none
+    *RULES,
+    rules_ppo.large_updates,
+    rules_ppo.value_explains_nothing,
+    rules_ppo.value_clipped,
+    rules_ppo.far_from_reference,
+    rules_ppo.unmeasured_distance,
+)
+
 SFT_RULES: tuple[Rule, ...] = (  # a warm start has no rewards, and its entropy is meant to fall
     rules_updates.not_finite,
     rules_updates.tiny_updates,
+    rules_rows.memorises,
+    rules_rows.held_out_loss,
 )
+
+REWARD_MODEL_RULES: tuple[Rule, ...] = (
+    rules_updates.not_finite,
+    rules_updates.tiny_updates,
+    rules_rows.held_out_pairs,
+    rules_rows.overfits,
+    rules_rows.memorises,
+    rules_rows.length_biased,
+    rules_rows.badly_calibrated,
+)
+
+_OF: dict[str, tuple[Rule, ...]] = {"PPO": PPO_RULES, "SFT": SFT_RULES, REWARD_MODEL: REWARD_MODEL_RULES}
 
 
 def diagnose(metrics: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Diagnosis]:
@@ -55,6 +80,6 @@ def diagnose(metrics: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) ->
     steps = [row for row in metrics if row.get("event", "step") == "step"]
     evals = [row for row in metrics if row.get("event") == "eval"]
     evidence = Evidence(steps, evals, config)
-    rules = SFT_RULES if config.get("algorithm") == "SFT" else RULES
+    rules = _OF.get(algorithm(config), RULES)
     found = [finding for rule in rules if (finding := rule(evidence)) is not None]
     return sorted(found, key=lambda finding: _RANK[finding.severity])

@@ -90,6 +90,19 @@ class Evidence:
         return self.setting("num_iterations", default=1) == 1 and all(abs(r - 1) < 1e-3 for r in ratios)
 
     @property
+    def ppo(self) -> bool:
+        """Whether it is a PPO run: a value model is the baseline there, and not the group."""
+        return self.config.get("algorithm") == "PPO"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each reward function, as far as the config says."""
+        found = self.config.get("rewards")
+        if not isinstance(found, Mapping):
+            return {}
+        return {str(name): value for name, one in found.items() if (value := finite(one)) is not None}
+
+    @property
     def loss_type(self) -> str:
         return str(self.setting("loss_type", default="")).lower()
 

@@ -7,7 +7,6 @@ belongs to a step that is being written, or to one that a killed run never finis
 from __future__ import annotations
 
 import html
-import math
 import os
 import threading
 import time
@@ -19,6 +18,7 @@ from rlkit.errors import ConfigError, bad_value
 from rlkit.runs import lock, schema
 from rlkit.runs.diagnose import diagnose
 from rlkit.runs.evidence import Diagnosis
+from rlkit.runs.facts import run_facts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -183,7 +183,12 @@ class Run:
 
     def diagnose(self) -> list[Diagnosis]:
         """What the numbers mean and what to change, worst first; see ``rlkit.runs.diagnose``."""
-        return diagnose([*self.evals, *self.metrics], self.config)
+        from rlkit.runs.moved import exploited
+
+        found = diagnose([*self.evals, *self.metrics], self.config)
+        known = any(finding.code == "over_optimised" for finding in found)
+        more = None if known else exploited(self)
+        return found if more is None else [more, *found]
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path; see ``rlkit.runs.report``."""
@@ -195,19 +200,9 @@ class Run:
         return self.path / schema.SAMPLES / schema.step_file(step)
 
     def _facts(self) -> dict[str, str]:
-        metrics, evals = self.metrics, self.evals
+        metrics = self.metrics
         facts = {"status": self.status, "steps": str(len(metrics))}
-        for label, rows, key in (
-            ("reward", metrics, "reward"),
-            ("held-out accuracy", evals, "accuracy_greedy"),
-        ):
-            found = [row.get(key) for row in rows]
-            values = [float(v) for v in found if isinstance(v, (int, float)) and math.isfinite(v)]
-            if values:
-                facts[label] = (
-                    f"{values[0]:.2f} → {values[-1]:.2f}" if len(values) > 1 else f"{values[0]:.2f}"
-                )
-        return facts
+        return facts | run_facts(self.config, metrics, self.evals)
 
     def __repr__(self) -> str:
         return (

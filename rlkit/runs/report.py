@@ -16,8 +16,11 @@ from typing import Any
 
 from rlkit.errors import ConfigError
 from rlkit.runs import schema
-from rlkit.runs.charts import charts
 from rlkit.runs.evidence import duration, number, shown
+from rlkit.runs.facts import ON_ROWS, REWARD_MODEL, algorithm, held_out
+from rlkit.runs.moved import what_moved
+from rlkit.runs.pairs import pairs_report
+from rlkit.runs.panels import charts
 from rlkit.runs.reader import Run
 
 MAX_PAIRS = 12  # prompts shown before and after
@@ -34,7 +37,7 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
     run = Run(run_dir)
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters.update(shown=shown, number=_number, signed=_signed)
+    environment.filters.update(shown=shown, number=_number, minus=_minus, signed=_signed)
     page = environment.get_template("report.html.jinja").render(**_context(run))
     path = run.path / schema.REPORT
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
@@ -51,10 +54,10 @@ def headline(summary: Mapping[str, Any] | None, steps: int = 0, status: str = "f
     summary does not say.
     """
     said = summary or {}
-    before, after, seconds = (said.get(key) for key in ("accuracy_before", "accuracy_after", "train_seconds"))
+    seconds = said.get("train_seconds")
     parts = []
-    if isinstance(before, (int, float)) and isinstance(after, (int, float)):
-        parts.append(f"held-out accuracy {before:.2f} → {after:.2f}")
+    if judged := held_out(said):
+        parts.append(f"held-out {judged}")
     elif said.get("status", status) == "finished":
         parts.append("trained")
     if isinstance(seconds, (int, float)):
@@ -90,9 +93,12 @@ def _number(value: Any) -> str:
     return number(float(value)) if isinstance(value, (int, float)) else str(value)
 
 
+def _minus(value: Any) -> str:
+    return _number(value).replace("-", "−")
+
+
 def _signed(value: Any) -> str:
-    text = _number(value)
-    return f"+{text}" if isinstance(value, (int, float)) and value > 0 else text.replace("-", "−")
+    return f"+{_number(value)}" if isinstance(value, (int, float)) and value > 0 else _minus(value)
 
 
 # -------------------------------------------------------------------------------- what is said
@@ -105,7 +111,14 @@ def _context(run: Run) -> dict[str, Any]:
         run.config.get("run") or {},
         run.config.get("versions") or (summary or {}).get("versions") or {},
     )
+    kind, evals, groups = algorithm(config), run.evals, _groups(run)
+    report = pairs_report(evals[-1]) if kind == REWARD_MODEL and evals else []
+    told = ("versions", "calibration", "report") if report else ("versions",)  # elsewhere on the page
     return {
+        "kind": kind,
+        "sampled": kind not in ON_ROWS,
+        "moved": what_moved(run),
+        "pairs": {"step": evals[-1]["step"], "lines": report} if report else None,
         "name": run.name,
         "headline": headline(summary, len(metrics), status),
         "status": status,
@@ -116,11 +129,12 @@ def _context(run: Run) -> dict[str, Any]:
         "unreadable": run.unreadable_lines,
         "charts": charts(run),
         "before_after": _before_after(run),
-        "groups": _groups(run),
+        "groups": groups,
+        "grouped": any(group["prompt"] is not None for group in groups),
         "reward_names": run.reward_names,
         "config": list(_flat(config)),
         "versions": list(_flat(versions)) if isinstance(versions, Mapping) else [("versions", str(versions))],
-        "summary": [pair for pair in _flat(summary or {}) if not pair[0].startswith("versions")],
+        "summary": [pair for pair in _flat(summary or {}) if pair[0].partition(".")[0] not in told],
     }
 
 
@@ -188,7 +202,10 @@ def _kind(before: bool | None, after: bool | None) -> str:
 
 
 def _groups(run: Run) -> list[dict[str, Any]]:
-    """From some steps across the run, the group of completions whose rewards differ most."""
+    """From some steps across the run, the group of completions whose rewards differ most.
+
+    Where each prompt was answered once, as in PPO, the group is the whole step, and its ``prompt`` None.
+    """
     steps = run.sample_steps
     count = min(MAX_GROUPS, len(steps))
     picked = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
@@ -202,11 +219,13 @@ def _groups(run: Run) -> list[dict[str, Any]]:
         for row in rows:
             by_prompt.setdefault(row["prompt_index"], []).append(row)
         if by_prompt:
-            group = max(by_prompt.values(), key=_spread)
+            alone = len(by_prompt) > 1 and all(len(group) == 1 for group in by_prompt.values())
+            group = rows if alone else max(by_prompt.values(), key=_spread)
             ranked = sorted(group, key=_reward, reverse=True)
             half = MAX_ROWS // 2
             kept = ranked if len(ranked) <= MAX_ROWS else ranked[:half] + ranked[-half:]
-            groups.append({"step": step, "prompt": group[0]["prompt"], "rows": kept, "size": len(group)})
+            prompt = None if alone else str(group[0]["prompt"] or "")
+            groups.append({"step": step, "prompt": prompt, "rows": kept, "size": len(group)})
     return groups
 
 

@@ -176,6 +176,42 @@ def reward_hacking(run: Evidence) -> Diagnosis | None:
     )
 
 
+def over_optimised(run: Evidence) -> Diagnosis | None:
+    """The reward that is trained on rises, while one of weight 0, which is only looked at, falls from its best.
+
+    Gao et al. 2022, arXiv:2210.10760: a reward model that stands for what people want is learned, then exploited.
+    """
+    total = run.change("reward")
+    if total is None or total[1] - total[0] <= total[2]:
+        return None
+    fallen = []
+    for name in run.names(schema.REWARDS):
+        one = name[len(schema.REWARDS) :]
+        values = run.values(name)
+        if run.weights.get(one) != 0 or len(values) < ENOUGH:
+            continue
+        half = WINDOW // 2  # it may be gone within ten steps
+        parts = [values[end - half : end] for end in range(len(values), half - 1, -half)][::-1]
+        best, last = max(parts, key=fmean), parts[-1]
+        # Three standard errors: the best of many windows is good partly by luck.
+        noise = 3 * math.sqrt((pstdev(best) ** 2 + pstdev(last) ** 2) / half)
+        if fmean(best) - fmean(last) > max(noise, 1e-9):
+            fallen.append(f"{one!r} fell from {number(fmean(best))} to {number(fmean(last))}")
+    return over_optimisation(total[0], total[1], fallen) if fallen else None
+
+
+def over_optimisation(before: float, after: float, fallen: list[str], where: str = "") -> Diagnosis:
+    """The finding; ``fallen``: what each reward of weight 0 did, in words. ``where``: measured on what."""
+    return Diagnosis(
+        "over_optimised",
+        "problem",
+        f"Over-optimisation: the reward that is trained on rose from {number(before)} to {number(after)}{where} while "
+        f"{' and '.join(fallen)} (weight 0, so only looked at): the policy exploits what the two disagree on.",
+        "Take the checkpoint from before it fell, raise the KL term, or make the reward better: read the completions "
+        "that it overrates, and train it on comparisons of such.",
+    )
+
+
 def length_drift(run: Evidence) -> Diagnosis | None:
     """Completions twice as long, or half as long, as at the start."""
     change, reward = run.change("completion_length"), run.change("reward")
@@ -193,7 +229,7 @@ def length_drift(run: Evidence) -> Diagnosis | None:
         f"{' while the reward rose' if better else ' and the reward did not rise with it'}.",
         ("Longer reasoning may be what helps; watch the share of truncated ones. " if grew else "")
         + (
-            "Does a reward function favour length, or the loss (loss_type grpo divides by it)?"
+            f"Does a reward function favour length{'' if run.ppo else ', or the loss (loss_type grpo divides by it)'}?"
             if not better
             else "Read a few."
         ),
@@ -217,20 +253,21 @@ def reward_trend(run: Evidence) -> Diagnosis | None:
         )
     if last - first > error:
         return None
+    spread = "a value model that explains nothing" if run.ppo else "groups without spread"
     if count < PATIENCE:
         return Diagnosis(
             "patience",
             "info",
             f"The reward has not risen yet after {count} steps {numbers}.",
             f"With a real model that is common: wait for about {PATIENCE} steps. Until then read "
-            "completions and check that groups have reward spread.",
+            f"completions and check that {'rewards differ' if run.ppo else 'groups have reward spread'}.",
         )
     return Diagnosis(
         "reward_flat",
         "warning",
         f"The reward has not risen in {count} steps {numbers}.",
-        "That is long enough to look for a cause: groups without spread, a learning rate that is too low, "
-        "a reward that does not follow what you want, or a model that cannot do the task yet.",
+        f"That is long enough to look for a cause: {spread}, a learning rate that is too low, a reward "
+        "that does not follow what you want, or a model that cannot do the task yet.",
     )
 
 

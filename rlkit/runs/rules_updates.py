@@ -88,13 +88,14 @@ def entropy_collapse(run: Evidence) -> Diagnosis | None:
     start, now = fmean(values[:3]), fmean(values[-3:])
     if start <= 0 or now >= 0.1 * start or (accuracy is not None and accuracy >= 0.9):
         return None
+    other = "fewer num_ppo_epochs" if run.ppo else "a higher epsilon_high"
     so_far = "" if accuracy is None else f" while accuracy is only {accuracy:.2f}"
     return Diagnosis(
         "entropy_collapse",
         "warning",
         f"Entropy fell from {number(start)} to {number(now)} nats a token{so_far}: the model says the same "
-        "thing each time, so groups lose their spread.",
-        "Start again from an earlier checkpoint with a lower learning rate, a higher epsilon_high, an "
+        f"thing each time, so {'rewards' if run.ppo else 'groups'} lose their spread.",
+        f"Start again from an earlier checkpoint with a lower learning rate, {other}, an "
         "entropy bonus or a higher temperature.",
     )
 
@@ -112,7 +113,7 @@ def kl_growth(run: Evidence) -> Diagnosis | None:
         "problem" if now > 2 else "warning",
         f"KL to the reference grew from {number(before)} to {number(now)} nats a token within {2 * WINDOW} "
         "steps.",
-        "Read the completions: if they degrade, lower the learning rate or raise beta.",
+        f"Read the completions: if they degrade, lower the learning rate or raise {'kl_coef' if run.ppo else 'beta'}.",
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rlkit.errors import TrainingError, bad_value
@@ -174,3 +176,26 @@ class TrainerControl:
                 f"{what} while training runs in the background: both would use the same model and engine. "
                 "control.pause() and control.wait_until_paused() first, or control.stop() and control.wait()"
             )
+
+
+@contextlib.contextmanager
+def stoppable_by_hand(control: TrainerControl) -> Iterator[None]:
+    """Within the block the first Ctrl-C (a notebook's stop button) lets the running step finish; the second interrupts.
+
+    Does nothing outside the main thread, where Python delivers no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(signum: int, frame: Any) -> None:
+        if control.stop_reason is not None:
+            raise KeyboardInterrupt
+        control.stop("interrupted by hand")
+        print("\nfinishing this step; interrupt again to stop at once", flush=True)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlkit.errors import ConfigError
+from rlkit.given import described, how_to_make_rows, is_in_columns
 from rlkit.rewards.signatures import GIVEN
 from rlkit.rollout import Row, tokenize_prompts
 
@@ -21,10 +21,10 @@ def check_dataset(dataset: Any, name: str = "train_dataset") -> list[Row]:
         ConfigError: no rows, no ``prompt`` column, an empty prompt, rows with different columns, or a column
             with the name of something that reward functions get anyway.
     """
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or _in_columns(dataset):
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or is_in_columns(dataset):
         raise ConfigError(
             f"{name} must be a list of dicts or a datasets.Dataset with a 'prompt' column, not "
-            f"{_described(dataset)}. {_advice(dataset)}".rstrip()
+            f"{described(dataset)}. {how_to_make_rows(dataset)}".rstrip()
         )
     found_rows = [dataset[i] for i in range(len(dataset))]
     if not found_rows:
@@ -34,7 +34,7 @@ def check_dataset(dataset: Any, name: str = "train_dataset") -> list[Row]:
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ConfigError(
-                f"row {i} of {name} is {_described(row)}; every row must be a dict with a 'prompt': "
+                f"row {i} of {name} is {described(row)}; every row must be a dict with a 'prompt': "
                 '{"prompt": "17+25=", "answer": "42"}'
             )
         if "prompt" not in row:
@@ -56,32 +56,6 @@ def check_dataset(dataset: Any, name: str = "train_dataset") -> list[Row]:
                 "column"
             )
     return rows
-
-
-def _in_columns(dataset: Any) -> bool:
-    """Whether this is text, or something that is indexed by column or split and not by row."""
-    return isinstance(dataset, (str, bytes, Mapping)) or hasattr(dataset, "iloc")
-
-
-def _described(dataset: Any) -> str:
-    text = " ".join(repr(dataset).split())
-    kind = "" if dataset is None else f" (type {type(dataset).__name__})"
-    return (text if len(text) <= 80 else f"{text[:79]}…") + kind
-
-
-def _advice(dataset: Any) -> str:
-    """How to turn what was given into a data set."""
-    if isinstance(dataset, (str, os.PathLike)):
-        return "Read the file first, for example with datasets.load_dataset('json', data_files=…)['train']."
-    if isinstance(dataset, Mapping):
-        if any(hasattr(part, "column_names") for part in dataset.values()):
-            return f"Choose one of its splits: {', '.join(map(repr, dataset))}."
-        return "A dict of columns becomes a data set with datasets.Dataset.from_dict(…)."
-    if hasattr(dataset, "iloc"):
-        return "A table of pandas becomes a list of dicts with .to_dict('records')."
-    if hasattr(dataset, "__iter__"):
-        return "It has no length; make a list of it: list(…)."
-    return ""
 
 
 def _check_prompt(prompt: Any, where: str) -> None:

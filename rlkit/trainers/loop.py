@@ -8,9 +8,7 @@ from the newest checkpoint.
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +23,7 @@ from rlkit.runs import RunWriter, diagnose, schema
 from rlkit.trainers import resume
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checkpoints import Checkpoint, write_checkpoint
-from rlkit.trainers.control import TrainerControl
+from rlkit.trainers.control import TrainerControl, stoppable_by_hand
 from rlkit.trainers.progress import progress
 from rlkit.trainers.reporters import make_reporters
 
@@ -185,7 +183,7 @@ class TrainingLoop:
         for callback in self.callbacks:
             callback.on_train_begin(self)
         try:
-            with self._stoppable():
+            with stoppable_by_hand(self.control):
                 if not self.step_index and not self._prepared:
                     self._prepared = True
                     self.prepare()
@@ -327,30 +325,12 @@ class TrainingLoop:
 
     # -- inside ---------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """Let the first Ctrl-C finish the running step; the second one interrupts."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_interrupt(signum: int, frame: Any) -> None:
-            if self.control.stop_reason is not None:
-                raise KeyboardInterrupt
-            self.stop("interrupted by hand")
-            print("\nfinishing this step; interrupt again to stop at once", flush=True)
-
-        before = signal.signal(signal.SIGINT, on_interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
     def _diagnose(self, bar: Any, metrics: Metrics) -> None:
         """Every ten steps say once what has gone wrong."""
         self._history.append(metrics.values)
         if self.step_index % _DIAGNOSED_EVERY == 0 and not self.args.disable_tqdm:
-            for diagnosis in diagnose(self._history, self.describe()):
+            judged = [{"event": "eval", "step": e.step, **e.values()} for e in self.evaluations]
+            for diagnosis in diagnose([*judged, *self._history], self.describe()):
                 if diagnosis.severity != "info" and diagnosis.code not in self._said:
                     self._said.add(diagnosis.code)
                     bar.write(str(diagnosis))

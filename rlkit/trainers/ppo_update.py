@@ -7,7 +7,10 @@ memory and speed, never the gradient.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +32,8 @@ from rlkit.objectives import (
     whiten,
 )
 from rlkit.rollout import Batch, TokenRecord
+from rlkit.trainers.checkpointing import gradient_checkpointing
+from rlkit.trainers.micro_batches import token_budget
 from rlkit.trainers.optimizer import Optimizer
 from rlkit.trainers.passes import BatchPasses, mean_of
 from rlkit.trainers.values import ValueModel
@@ -37,7 +42,7 @@ _SUMMED = ("loss", "policy_loss", "value_loss", "clip_low", "clip_high", "value_
 
 
 class Experience(NamedTuple):
-    """A rollout as PPO learns from it. [N, T] each but where noted; 0 where the batch's mask is."""
+    """A rollout as PPO learns from it. [N, T] each but where noted; 0 where the batch's mask is 0."""
 
     logp_old: torch.Tensor  # log π_old of each token, nats
     logp_ref: torch.Tensor | None  # log π_ref; None without a KL term
@@ -48,7 +53,7 @@ class Experience(NamedTuple):
     advantages: torch.Tensor  # A, whitened where that is asked for
     returns: torch.Tensor  # R = A + V_old, before whitening: what V is to learn
     scores: torch.Tensor  # [N] what the completion got, a missing end taken off
-    mask: torch.Tensor  # bool: a token of the completion
+    mask: torch.Tensor  # bool: a token that is learned from: of a completion that was judged
     seconds: float = 0.0  # that this took
 
 
@@ -70,30 +75,48 @@ class PPOUpdate(BatchPasses):
     ) -> None:
         super().__init__(model, args, total_steps, reference)
         self.values = values
+        if values.own:
+            self._with_value_model()
         rate = args.value_learning_rate or args.learning_rate
         own = dataclasses.replace(args, learning_rate=rate)
         self.value_optimizer = Optimizer(values, own, total_steps, self.per_rollout)
         self.kl = AdaptiveKL(args.kl_coef, args.kl_target, args.kl_horizon)
-        if values.own and args.micro_batch_tokens is None:
-            self.max_tokens = max(1, self.max_tokens // 2)  # two models' activations at a time
+
+    def _with_value_model(self) -> None:
+        """Two models' activations at a time: recompute those of both, and halve the micro-batches."""
+        args, model, policys = self.args, self.values.model, self.recomputing
+        if args.micro_batch_tokens is None:
+            budget = token_budget(None, model, args.gradient_checkpointing)
+            self.max_tokens = max(1, min(self.max_tokens, budget) // 2)
+        if args.gradient_checkpointing:
+            values = gradient_checkpointing(model, True)
+
+            @contextlib.contextmanager
+            def both() -> Iterator[None]:
+                with policys(), values():
+                    yield
+
+            self.recomputing = both
 
     # -- what the tokens were worth ------------------------------------------------------------------
 
     @torch.no_grad()
-    def estimate(self, batch: Batch, scores: torch.Tensor) -> Experience:
+    def estimate(self, batch: Batch, scores: torch.Tensor, judged: torch.Tensor | None = None) -> Experience:
         """Advantages and returns of every token, under the present weights.
 
         Args:
             scores: what each completion got, [N].
+            judged: bool [N], whether anybody judged it at all: nothing is learned from one that nobody did. None: all.
         """
         args, mask = self.args, batch.mask  # [N, T]
+        learned = mask if judged is None else mask & judged.to(mask.device)[:, None]  # [N, T]
         shape, device = mask.shape, mask.device
         logp, values = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
         ends = torch.zeros(len(batch), device=device)  # [N] V behind the last token
         for chosen in self._micro_batches(batch.lengths):
             index = torch.tensor(chosen, device=device)
-            logp_part, _, values[index], ends[index], _ = self._forward(batch, index, entropy=False)
-            logp[index] = logp_part.float()
+            logp_part, _, before, behind, _ = self._forward(batch, index, entropy=False)
+            logp[index], values[index], ends[index] = logp_part.float(), before.float(), behind.float()
         logp_ref = self._reference_logprobs(batch)
         kl = None if logp_ref is None else torch.where(mask, kl_estimate(logp, logp_ref, args.estimator), 0.0)
         score = scores.to(device, torch.float32)  # [N]
@@ -104,15 +127,15 @@ class PPOUpdate(BatchPasses):
         if args.missing_eos_penalty is not None:
             score = score - args.missing_eos_penalty * batch.truncated
         coef = self.kl.value if args.kl_penalty == "reward" else 0.0
-        rewards = token_rewards(score, mask, kl=kl, kl_coef=coef)
+        rewards = token_rewards(score, learned, kl=kl, kl_coef=coef)
         if args.whiten_rewards:
-            rewards = whiten(rewards, mask, shift_mean=False)
+            rewards = whiten(rewards, learned, shift_mean=False)
         advantages, returns = generalized_advantages(
-            rewards, values, mask, gamma=args.gamma, lam=args.lam, bootstrap=bootstrap
+            rewards, values, learned, gamma=args.gamma, lam=args.lam, bootstrap=bootstrap
         )
         if args.whiten_advantages:
-            advantages = whiten(advantages, mask)
-        return Experience(logp, logp_ref, kl, values, bootstrap, rewards, advantages, returns, score, mask)
+            advantages = whiten(advantages, learned)
+        return Experience(logp, logp_ref, kl, values, bootstrap, rewards, advantages, returns, score, learned)
 
     def _forward(
         self, batch: Batch, index: torch.Tensor, entropy: bool = True
@@ -189,7 +212,7 @@ class PPOUpdate(BatchPasses):
     ) -> dict[str, Any]:
         """Accumulate the gradient of one optimizer step, micro-batch by micro-batch; fill ``tokens`` in."""
         args, lengths = self.args, batch.lengths
-        mask = batch.mask[rows]  # [n, T]
+        mask = given.mask[rows]  # [n, T]
         totals = LossTotals.from_mask(mask)
         count = max(totals.tokens, 1.0)
         self.optimizer.clear()
@@ -199,7 +222,7 @@ class PPOUpdate(BatchPasses):
             index = torch.tensor([rows[i] for i in chosen], device=mask.device)  # [n]
             with self.recomputing():
                 logp, entropy, values, _, width = self._forward(batch, index)
-                here = batch.mask[index]  # [n, T]
+                here = given.mask[index]  # [n, T]
                 policy = policy_loss(
                     logp,
                     given.logp_old[index],
@@ -250,15 +273,16 @@ class PPOUpdate(BatchPasses):
 
     def _about(self, batch: Batch, given: Experience) -> dict[str, Any]:
         """The rollout's own numbers; moves an adaptive KL coefficient on."""
-        mask = batch.mask
-        count = mask.sum().clamp(min=1)
+        mask, learned = batch.mask, given.mask  # [N, T] both
+        count = learned.sum().clamp(min=1)
         gap = (batch.logp_engine - given.logp_old)[mask].abs()  # [tokens] nats
+        judged, explained = learned.any(-1), explained_variance(given.values, given.returns, learned)
         values: dict[str, Any] = {
-            "score": float(given.scores.mean()),
-            "value": float((given.values * mask).sum() / count),
-            "return": float((given.returns * mask).sum() / count),
-            "explained_variance": explained_variance(given.values, given.returns, mask),
-            "kl": None if given.kl is None else float(given.kl.sum() / count),
+            "score": float(given.scores[judged].mean()) if judged.any() else None,
+            "value": float((given.values * learned).sum() / count),
+            "return": float((given.returns * learned).sum() / count),
+            "explained_variance": None if math.isnan(explained) else explained,
+            "kl": None if given.kl is None else float(given.kl.sum() / mask.sum().clamp(min=1)),
             "kl_coef": self.kl.value if given.kl is not None else None,
             "kl_completion": None,
             "dead_groups": None,  # there are none: the baseline is V, not the group

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 Clock = Callable[[], float]
 _SHOWN = {"reward": ".2f", "accuracy": ".2f", "loss": ".3g"}
+_SHOWN_OF_PPO = {"reward": ".2f", "accuracy": ".2f", "kl": ".3g", "value_loss": ".3g"}  # its loss says little
 _REDRAWN_EVERY = 0.25  # seconds, in a notebook
 _BROKEN = (OSError, ValueError)  # a terminal that was closed must not end the training that it showed
 
@@ -67,13 +68,22 @@ class Bar:
         self._draw("start")
 
     def update(self, metrics_values: Mapping[str, Any] | None = None, n: int = 1) -> None:
-        """``n`` more steps are done; of their numbers, reward, accuracy and loss are shown."""
+        """``n`` more steps are done; of their numbers, reward, accuracy and loss are shown, of PPO KL and value loss
+        in the place of its loss.
+        """
         now = self.clock()
         self._recent.append((now - self._last) / max(n, 1))
         self._last = now
         self.done += n
-        found = ((name, (metrics_values or {}).get(name)) for name in _SHOWN)
-        self._numbers = [f"{k} {v:{_SHOWN[k]}}" for k, v in found if v is not None and not math.isnan(v)]
+        values = metrics_values or {}
+        shown = _SHOWN_OF_PPO if values.get("value_loss") is not None else _SHOWN
+        found = ((name, values.get(name), form) for name, form in shown.items())
+        said = (
+            (name.replace("_", " "), v, form)
+            for name, v, form in found
+            if v is not None and not math.isnan(v)
+        )
+        self._numbers = [f"{name} {v:{form}}" for name, v, form in said]
         with contextlib.suppress(*_BROKEN):
             self._draw("step")
 

@@ -22,9 +22,9 @@ def reference_policy(model: Any) -> Callable[[], AbstractContextManager[Any]]:
     if is_adapter_model(model):
         if any(name.endswith(".lora_B.weight") and bool(b.any()) for name, b in adapter_state(model).items()):
             warnings.warn(
-                "beta > 0, and the adapter has been trained before: the KL term pulls towards the base model without "
-                "it, and so undoes the warm start. To be pulled towards the warm start, merge it (rlkit export "
-                "--merged) and add a fresh adapter to that model",
+                "beta (PPO: kl_coef) > 0, and the adapter has been trained before: the KL term pulls towards the base "
+                "model without it, and so undoes the warm start. To be pulled towards the warm start, merge it (rlkit "
+                "export --merged) and add a fresh adapter to that model",
                 ConfigWarning,
                 stacklevel=3,
             )

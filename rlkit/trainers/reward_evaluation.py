@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from rlkit.rollout import Row
+from rlkit.runs.pairs import pairs_report
 
 
 @dataclasses.dataclass(slots=True)
@@ -34,8 +35,8 @@ class RewardModelEvaluation:
     calibration: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def values(self) -> dict[str, Any]:
-        """Its line in ``metrics.jsonl``."""
-        left_out = ("step", "seconds", "calibration")
+        """Its line in ``metrics.jsonl``, the bins of the calibration among it."""
+        left_out = ("step", "seconds")
         numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         return {**numbers, "seconds/eval": self.seconds}
 
@@ -51,31 +52,11 @@ class RewardModelEvaluation:
         return {"loss": self.loss, "accuracy": self.accuracy, "calibration_error": self.calibration_error}
 
     def report(self) -> str:
-        """The findings in words, for people."""
-        lines = [
-            f"{self.n} held-out pairs: the chosen side has the higher reward in {_share(self.accuracy)} "
-            f"(± {_share((self.accuracy * (1 - self.accuracy) / self.n) ** 0.5)}, one standard error).",
-            f"Calibration: its probabilities are off by {_share(self.calibration_error)} on average.",
-        ]
-        if self.longer_chosen is not None:
-            lines.append(
-                f"Length: the rater chose the longer side in {_share(self.longer_chosen)}, the model gives it more in "
-                f"{_share(self.longer_preferred)}. Accuracy where the longer side was chosen "
-                f"{_share(self.accuracy_longer)}, where the shorter one was {_share(self.accuracy_shorter)}; "
-                f"correlation of reward and length {_number(self.length_correlation)}."
-            )
-        return "\n".join(lines)
+        """The findings in words, for people; see ``rlkit.runs.pairs``."""
+        return "\n".join(pairs_report(self.values()))
 
     def __repr__(self) -> str:
         return (
             f"RewardModelEvaluation(step {self.step}: accuracy {self.accuracy:.3f}, loss {self.loss:.4f}, "
             f"calibration error {self.calibration_error:.3f}, {self.n} held-out pairs)"
         )
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"

@@ -32,17 +32,9 @@ from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_settings
 from rlkit.trainers.data import check_tokenizer
 from rlkit.trainers.reward_evaluation import RewardModelEvaluation
+from rlkit.trainers.reward_rows import check_reward_model, end_ids_of, read_row, rewards_of, score_rows
 from rlkit.trainers.rows import RowTrainer, longest_row
-from rlkit.trainers.scorer import (
-    RewardModel,
-    check_reward_model,
-    end_ids_of,
-    make_reward_model,
-    read_row,
-    rewards_of,
-    save_reward_model,
-    score_rows,
-)
+from rlkit.trainers.scorer import RewardModel, make_reward_model, save_reward_model
 
 
 @dataclasses.dataclass(slots=True)
@@ -210,12 +202,13 @@ class RewardModelTrainer(RowTrainer):
         )
 
     def save_model(self, path: str | Path | None = None, about: dict[str, Any] | None = None) -> Path:
-        """Write model (or adapter with head) and tokenizer; whole or not at all. ``load_reward_model`` reads the
-        folder.
+        """Write model (or adapter with head), tokenizer and model card; whole or not at all. ``load_reward_model``
+        reads the folder.
         """
         self.control.check_free("save_model()")
         target = Path(path) if path is not None else self.run_dir / "model"
-        return save_reward_model(self.model, self.processing_class, target)
+        facts = {**self.describe(), **(about or {})}
+        return save_reward_model(self.model, self.processing_class, target, about=facts)
 
     def outcome(self) -> dict[str, Any]:
         """What the summary says besides: losses, tokens, and the last evaluation's calibration and words."""

@@ -1,7 +1,7 @@
 """What trainers share that sample from the policy and let reward functions judge: GRPO and PPO.
 
-The rollout, the engine and its canary, scoring, the shape of a step, its line in the run directory, evaluation,
-the probe, checkpoints. A trainer adds how rewards become advantages (``credit``) and what is learned from them
+The rollout, the engine and its canary, scoring, the shape of a step, evaluation, the probe (its run directory and
+checkpoints: ``rollout_run``). A trainer adds how rewards become advantages (``credit``) and what is learned from them
 (``learn``).
 """
 
@@ -15,31 +15,28 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from rlkit.adapters import adapter_summary, add_lora
+from rlkit.adapters import add_lora
 from rlkit.config import RolloutSettings
 from rlkit.engines import Engine, Sampling, SyncReport
 from rlkit.engines.canary import SyncGuard
 from rlkit.engines.make import check_engine
 from rlkit.errors import TrainingError
 from rlkit.interrupts import interrupts_held
-from rlkit.objectives import Advantages
-from rlkit.quantised import is_nf4, parameter_count
 from rlkit.rewards.calls import RewardCaller
 from rlkit.rewards.notes import TrainerState
 from rlkit.rollout import Batch, Evaluation, Metrics, Rewards, Rollout, Row, TokenRecord, build_batch
 from rlkit.trainers.callbacks import Callback, StopAtAccuracy
-from rlkit.trainers.checkpoints import Checkpoint
 from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_policy, check_settings
 from rlkit.trainers.data import PromptOrder, check_dataset, check_lengths
 from rlkit.trainers.evaluation import judge_policy
 from rlkit.trainers.generation import PolicyEngine, canary_tokens
-from rlkit.trainers.loop import TrainingLoop
 from rlkit.trainers.nonfinite import NonfiniteGradients
 from rlkit.trainers.passes import BatchPasses
 from rlkit.trainers.probe import ProbeReport, ProbeWarning, probe_length, probe_report
-from rlkit.trainers.record import TokenStrings, reward_values, sample_rows
+from rlkit.trainers.record import TokenStrings
 from rlkit.trainers.reference import reference_policy
-from rlkit.trainers.resume import model_fingerprint, rows_fingerprint
+from rlkit.trainers.resume import model_fingerprint
+from rlkit.trainers.rollout_run import RolloutRun
 from rlkit.trainers.scoring import (
     RewardFunction,
     check_columns,
@@ -51,10 +48,9 @@ from rlkit.trainers.scoring import (
 Reference = Callable[[], AbstractContextManager[Any]]
 
 
-class RolloutTrainer(TrainingLoop):
+class RolloutTrainer(RolloutRun):
     """Base of ``GRPOTrainer`` and ``PPOTrainer``, which say what the arguments mean."""
 
-    algorithm: str  # what config.json and the summary call it; in small letters, the section of its settings
     settings: type[RolloutSettings]
     several_times: str  # the setting that trains several times on one rollout
 
@@ -123,9 +119,10 @@ class RolloutTrainer(TrainingLoop):
         self._rollouts = 0
         self._nonfinite = NonfiniteGradients()
         self._token_strings = TokenStrings(processing_class)
+        self.longest_row = max(longest) + args.max_completion_length  # tokens, prompt and completion
+        self.check_readers(canary[-1])
         self._base = model_fingerprint(model, args.kl_weight > 0)
         reference = self.reference() if args.kl_weight > 0 else None  # before the engine shares the memory
-        self.longest_row = max(longest) + args.max_completion_length  # tokens, prompt and completion
         room = None if context is None else context - max(longest)
         self._probe_length = probe_length(args.max_completion_length, room)
         needed = max(longest) + (self._probe_length if args.probe_prompts else args.max_completion_length)
@@ -142,6 +139,9 @@ class RolloutTrainer(TrainingLoop):
     def check_models(self, model: Any, args: Any) -> None:
         """Refuse models beside the policy that do not fit to it, before the engine starts."""
 
+    def check_readers(self, token_ids: Sequence[int]) -> None:
+        """Let the models beside the policy read a few tokens, before the engine starts."""
+
     def reference(self) -> Reference:
         """``with reference() as model:`` gives the policy that a KL term pulls towards."""
         return reference_policy(self.model)
@@ -157,15 +157,6 @@ class RolloutTrainer(TrainingLoop):
     def learn(self, batch: Batch, advantages: Any) -> tuple[dict[str, Any], TokenRecord]:
         """All optimizer steps on one rollout: numbers, and a record of its tokens."""
         raise NotImplementedError
-
-    def per_completion(self, rewards: Rewards, advantages: Any) -> Advantages:
-        """One advantage a completion, for the run directory."""
-        raise NotImplementedError
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that samples."""
-        return self.generation.engine
 
     @property
     def guard(self) -> SyncGuard:
@@ -269,38 +260,6 @@ class RolloutTrainer(TrainingLoop):
         rollout = self.rollout()
         return rollout, self.score(rollout), {}
 
-    def record(
-        self,
-        rollout: Rollout,
-        rewards: Rewards,
-        advantages: Any,
-        metrics: Metrics,
-        report: SyncReport | None = None,
-    ) -> None:
-        """Write a step to the run directory: samples first, then the line that makes it whole."""
-        known_advantages = self.per_completion(rewards, advantages)
-        known: dict[str, Any] = {
-            "seconds/rollout": rollout.seconds,
-            "seconds/score": rewards.seconds,
-            **({} if report is None else {"seconds/sync": report.seconds, "sync_gap": report.gap}),
-            **metrics.values,
-        }
-        parts = sum(value for name, value in known.items() if name.startswith("seconds/"))
-        metrics.values = {
-            "step": metrics.step,
-            "epoch": self._order.epoch,
-            **reward_values(rollout, rewards, known_advantages),
-            "seconds/step": parts,  # the clock's, where the step was one call
-            **known,
-            **{name: value for name, value in self.ledger.take().items() if name.startswith("memory/")},
-        }
-        self.tokens_sampled += metrics.values["tokens"]
-        self.train_seconds += metrics.values["seconds/step"]
-        if self.args.save_samples:
-            rows = sample_rows(rollout, rewards, self._token_strings, known_advantages, metrics.tokens)
-            self.run.write_samples(metrics.step, rows)
-        self.run.write_metrics(metrics.values)
-
     def judge(self) -> Evaluation | None:
         """Held-out results on ``eval_dataset``: one greedy answer and ``num_generations_eval`` sampled ones each."""
         if not self.eval_rows:
@@ -333,96 +292,6 @@ class RolloutTrainer(TrainingLoop):
         for text in report.warnings():
             self.run.note(text)
             warnings.warn(text, ProbeWarning, stacklevel=6)
-
-    def state_dict(self) -> dict[str, Any]:
-        state = {
-            **self.policy.state_dict(),
-            "position": self._order.position,
-            "rollouts": self._rollouts,
-            "skipped": self._nonfinite.count,
-        }
-        return {**super().state_dict(), **state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.policy.load_state_dict(state)
-        self._order.position = state["position"]
-        self._rollouts, self._nonfinite.count = state["rollouts"], state["skipped"]
-
-    def after_loading(self, checkpoint: Checkpoint) -> None:
-        super().after_loading(checkpoint)
-        self.generation.stale = True
-        self.generation.sync()  # not self.sync(), which may write to the run directory: it is not reopened yet
-
-    def what_must_match(self) -> dict[str, Any]:
-        return {
-            **super().what_must_match(),
-            "base model": self._base,
-            "train_dataset": rows_fingerprint(self.train_rows),
-            "reward_funcs": self.reward_names,
-            "engine": self.engine.name,
-        }
-
-    def describe(self) -> dict[str, Any]:
-        from rlkit.environment import device_name, versions
-
-        return {
-            "algorithm": self.algorithm,
-            "model": self.model.name_or_path,
-            "parameters": parameter_count(self.model),
-            "load_in_4bit": is_nf4(self.model),
-            "trained_parameters": sum(parameter.numel() for parameter in self.policy.optimizer.parameters),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "master_weights": bool(self.policy.optimizer.masters),
-            "lora": adapter_summary(self.model),
-            "train_rows": len(self.train_rows),
-            "eval_rows": len(self.eval_rows),
-            "rewards": dict(zip(self.reward_names, self.reward_weights, strict=True)),
-            "engine": self.engine.name,
-            "weight_sync": self.weight_sync,
-            "weight_sync_reason": self.engine.weight_sync_reason,
-            "sync_check": {"gap": proof.gap, "moved": proof.moved}
-            if (proof := self.generation.proof)
-            else None,
-            "schedule": self.args.schedule(len(self.train_rows)),
-            self.algorithm.lower(): self.args.to_dict(),
-            "seed": self.args.seed,
-            "versions": versions(),
-            "device": device_name(str(self.model.device)),
-        }
-
-    def announcement(self) -> str:
-        because = f" ({self.engine.weight_sync_reason})" if self.engine.weight_sync_reason else ""
-        return (
-            f"{self.args.schedule(len(self.train_rows))}\n"
-            f"generating with {self.engine.name}; weights: {self.weight_sync}{because}"
-        )
-
-    def between_steps(self) -> str:
-        taken = self.policy.taken
-        return (
-            f"{taken} of the {self.policy.per_rollout} optimizer steps of step {self.step_index + 1}"
-            if taken
-            else ""
-        )
-
-    def outcome(self) -> dict[str, Any]:
-        return {
-            "algorithm": self.algorithm,
-            "model": self.model.name_or_path,
-            "engine": self.engine.name,
-            "weight_sync": self.weight_sync,
-        }
-
-    @property
-    def weight_sync(self) -> str:
-        """How weights reach the engine: ``shared``, ``reload``, ``same module`` or ``copied``."""
-        return self.engine.weight_sync
-
-    def close(self) -> None:
-        """Free the engine and close the run directory."""
-        super().close()
-        self.engine.close()
 
     # -- inside ---------------------------------------------------------------------------------------
 

@@ -2,9 +2,8 @@
 
     r(prompt, answer) = w · h_last        h_last [H]: the hidden state of the row's last token, its end token
 
-It is transformers' …ForSequenceClassification with one label, so that others can load what is saved. The numbers are
-our
-own: that class finds the last token by looking for padding, and looks too far left where the end token pads.
+It is transformers' …ForSequenceClassification with one label, so that others can load what is saved; how it reads and
+scores is in ``reward_rows``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ import torch
 from torch import nn
 
 from rlkit.adapters import CONFIG as ADAPTER_CONFIG
-from rlkit.adapters import base_model, base_of, is_adapter_model
+from rlkit.adapters import adapter_summary, base_model, base_of, is_adapter_model
 from rlkit.errors import ConfigError, RewardError, bad_value
-from rlkit.export import _written_whole, merged_model
+from rlkit.export import merged_model, write_model_card, written_whole
 from rlkit.hub import quiet_transformers
-from rlkit.rollout import Messages
-from rlkit.trainers.micro_batches import micro_batches, token_budget
-from rlkit.trainers.sft_data import _tokens
-from rlkit.trainers.weights import save_weights
+from rlkit.quantised import is_nf4
+from rlkit.trainers.reward_rows import check_reward_model, end_ids_of, read_row, score_rows
+from rlkit.trainers.weights import fingerprint, save_weights
 
 _ABOUT = "reward_model.json"
 
@@ -134,12 +132,14 @@ def make_reward_model(
         model: a name or folder for ``load_model``; or a causal LM, which is copied and stays as it is (of an adapter
             model the merged weights).
         tokenizer: needed where ``model`` is a causal LM.
-        lora: freeze the backbone and train a LoRA adapter and the head.
+        lora: freeze the backbone, which may be in 4 bits, and train a LoRA adapter and the head. These two are what is
+            saved: the backbone is loaded by its name again, in full precision, so it must be there as it is.
         seed: of the head's random numbers, which have a standard deviation of 1/√(H + 1) (Stiennon et al. 2020).
         lora_settings: of ``peft.LoraConfig``: ``r``, ``lora_alpha``, ``target_modules``, …
 
     Raises:
-        ConfigError: no such model, no tokenizer, or LoRA settings without ``lora=True``.
+        ConfigError: no such model, no tokenizer, LoRA settings without ``lora=True``, 4 bits without it, or an adapter
+            model with it.
     """
     if lora_settings and not lora:
         raise ConfigError(f"{', '.join(lora_settings)}: settings of an adapter. Give lora=True with them")
@@ -159,6 +159,15 @@ def make_reward_model(
         name = model.name_or_path
         policy = merged_model(model) if is_adapter_model(model) else model
         backbone = copy.deepcopy(policy.base_model)
+    if lora and policy is not model and not isinstance(model, (str, os.PathLike)):
+        raise ConfigError(
+            "lora=True on a model with an adapter: the new adapter would be saved with the old one's base, without the "
+            "old one. Merge first (rlkit export --merged) and give the name of that folder, or lora=False"
+        )
+    if is_nf4(policy) and not lora:
+        raise ConfigError(
+            f"the {type(policy).__name__} was loaded in 4 bits, which cannot be trained themselves. Give lora=True"
+        )
     if tokenizer is None:
         raise bad_value("tokenizer", None, "the model's tokenizer", "load_model(name) gives both.")
     config = copy.deepcopy(policy.config)
@@ -180,7 +189,10 @@ def make_reward_model(
     nn.init.normal_(head.weight, std=(width + 1) ** -0.5, generator=generator)
     setattr(made, made.base_model_prefix, backbone)
     made.score = head.to(weight.device, policy.dtype)
-    made.requires_grad_(True)
+    for parameter in made.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())  # not what is packed in 4 bits
+    if is_nf4(policy):
+        made.is_loaded_in_4bit = True
     made.config._name_or_path = made.name_or_path = name
     made = made.eval()
     return (_with_adapter(made, seed, lora_settings) if lora else made), tokenizer
@@ -212,6 +224,7 @@ def load_reward_model(
 
             model, _ = make_reward_model(base_of(path), tokenizer)
             model = PeftModel.from_pretrained(model, str(path), is_trainable=True)
+            _check_base(model, about.get("base"), path)
         else:
             config = AutoConfig.from_pretrained(path)
             if config.num_labels != 1:
@@ -229,14 +242,47 @@ def load_reward_model(
 
 
 def save_reward_model(
-    model: Any, tokenizer: Any, folder: str | os.PathLike[str], mean: float = 0.0, std: float = 1.0
+    model: Any,
+    tokenizer: Any,
+    folder: str | os.PathLike[str],
+    mean: float = 0.0,
+    std: float = 1.0,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a reward model's folder; whole or not at all."""
-    with _written_whole(folder) as partial:
+    """Write a reward model's folder, its card among it; whole or not at all. ``about``: more facts for the card."""
+    facts = {
+        "algorithm": "reward model",
+        "model": model.name_or_path,
+        "lora": adapter_summary(model),
+        "mean": mean,
+        "std": std,
+        **(about or {}),
+    }
+    with written_whole(folder) as partial:
         save_weights(partial, model)
         tokenizer.save_pretrained(partial)
-        (partial / _ABOUT).write_text(json.dumps({"mean": mean, "std": std}) + "\n", encoding="utf-8")
+        numbers = {"mean": mean, "std": std, "base": _base_digest(model)}
+        (partial / _ABOUT).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
+        write_model_card(partial, facts)
     return Path(folder)
+
+
+def _base_digest(model: Any) -> str | None:
+    """A digest of an adapter's base; None without an adapter, or of a base in 4 bits, which is loaded in full."""
+    if not is_adapter_model(model) or is_nf4(model):
+        return None
+    return f"{model.dtype} {fingerprint(model, frozen_only=True)}"
+
+
+def _check_base(model: Any, saved: str | None, folder: Path) -> None:
+    """Refuse an adapter on another base than it was trained on: its rewards would mean nothing."""
+    found = _base_digest(model)
+    if saved is None or found is None or saved.split()[0] != found.split()[0] or saved == found:
+        return  # another type has another digest
+    raise ConfigError(
+        f"the adapter in {folder} was trained on other weights than {base_of(folder)!r} has now. Was that model "
+        "trained in memory before? Save it (save_model) and make the reward model from the folder's name"
+    )
 
 
 def _classifier(config_type: type, policy_type: type | None = None) -> Any:
@@ -257,99 +303,13 @@ def _with_adapter(model: Any, seed: int, settings: dict[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     from rlkit.adapter_checks import choose_targets
-    from rlkit.adapters import _loadable, _own_generator
+    from rlkit.adapters import loadable_name, own_generator
 
     given = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, **settings}
     config = LoraConfig(**given, task_type="SEQ_CLS", modules_to_save=["score"])
     choose_targets(model, config)
-    base = _loadable(model.name_or_path)
-    with _own_generator(model, seed):
+    base = loadable_name(model.name_or_path)
+    with own_generator(model, seed):
         adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base
     return adapted.eval()
-
-
-def check_reward_model(model: Any) -> None:
-    """Refuse what gives no single number a row.
-
-    Raises:
-        ConfigError: saying how to get a reward model.
-    """
-    inner = base_model(model) if hasattr(model, "config") else model
-    if not hasattr(inner, "score") or not hasattr(inner, "base_model_prefix"):
-        raise bad_value(
-            "model",
-            f"<{type(inner).__name__}>",
-            "a model with a scalar head",
-            "make_reward_model(model, tokenizer) puts one on a causal LM.",
-        )
-    if model.config.num_labels != 1:
-        raise bad_value("num_labels", model.config.num_labels, "1", "A reward is one number.")
-
-
-# -- rows and their rewards ------------------------------------------------------------------------------------
-
-
-def end_ids_of(tokenizer: Any) -> Collection[int]:
-    """The tokens that end an answer.
-
-    Raises:
-        ConfigError: the tokenizer has none.
-    """
-    if getattr(tokenizer, "eos_token_id", None) is None:
-        raise bad_value("tokenizer", f"<{type(tokenizer).__name__}>", "a tokenizer with an eos_token")
-    return {tokenizer.eos_token_id}
-
-
-def read_row(
-    tokenizer: Any, prompt: str | Messages, completion: str | Messages, end_ids: Collection[int]
-) -> list[int]:
-    """The tokens of a prompt and an answer, up to the end token, at which the reward stands.
-
-    Raises:
-        ConfigError: the chat template cannot read the messages.
-    """
-    if isinstance(prompt, str):
-        if not isinstance(completion, str):
-            raise bad_value("completion", completion, "a text, as the prompt is")
-        ids = [token for part in _tokens(tokenizer, [prompt, completion], special=True) for token in part]
-        return ids if ids and ids[-1] in end_ids else [*ids, tokenizer.eos_token_id]
-    try:
-        text = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
-    except Exception as error:  # whatever a chat template raises
-        raise ConfigError(
-            f"the chat template cannot read {prompt!r:.80}: {type(error).__name__}: {error}"
-        ) from error
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    opening = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    start = len(tokenizer(opening, add_special_tokens=False)["input_ids"])
-    last = max((k for k in range(start, len(ids)) if ids[k] in end_ids), default=len(ids) - 1)
-    return ids[: last + 1]  # without the line break that many templates write after the end token
-
-
-def rewards_of(model: Any, rows: Sequence[Sequence[int]], pad_token_id: int) -> torch.Tensor:
-    """r of each row of token ids, [n], in one forward pass; float32, of a float64 model float64."""
-    inner = base_model(model)
-    width = max(map(len, rows))
-    ids = torch.full(
-        (len(rows), width), pad_token_id
-    )  # [n, W] padded on the right: causal, so padding is unseen
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-    last = torch.tensor([len(row) - 1 for row in rows], device=model.device)  # [n]
-    hidden = inner.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state  # [n, W, H]
-    at_end = hidden[torch.arange(len(rows), device=model.device), last]  # [n, H]
-    rewards = inner.score(at_end)[:, 0]  # [n]
-    return rewards if rewards.dtype == torch.float64 else rewards.float()
-
-
-@torch.no_grad()
-def score_rows(
-    model: Any, rows: Sequence[Sequence[int]], micro_batch_tokens: int | None, pad_token_id: int
-) -> torch.Tensor:
-    """r of each row of token ids, [N], on the CPU."""
-    found = torch.zeros(len(rows), dtype=torch.float64)  # [N]
-    budget = token_budget(micro_batch_tokens, model)
-    for chosen in micro_batches([len(row) for row in rows], max_tokens=budget):
-        found[chosen] = rewards_of(model, [rows[i] for i in chosen], pad_token_id).double().cpu()
-    return found

@@ -21,8 +21,9 @@ from typing import Any
 
 from rlkit.config import ConfigWarning
 from rlkit.errors import ConfigError
+from rlkit.given import described, how_to_make_rows, is_in_columns
 from rlkit.rollout import Messages, Row, completion_as_given
-from rlkit.trainers.data import _advice, _described, _in_columns, check_tokenizer
+from rlkit.trainers.data import check_tokenizer
 
 _FORMATS = (
     '{"prompt": "17+25=", "completion": "42"} (two strings or two lists of messages) or {"messages": [{"role": "user", '
@@ -72,7 +73,7 @@ def demonstrations(rows: Sequence[Row], answer: str | Callable[[Row], Any] = "an
         text = answer(row) if callable(answer) else row[answer]
         if isinstance(text, bool) or not isinstance(text, (str, int)) or not str(text).strip():
             raise ConfigError(
-                f"the answer of row {i} is {_described(text)}; allowed: a text that is not empty, or a whole number"
+                f"the answer of row {i} is {described(text)}; allowed: a text that is not empty, or a whole number"
             )
         made.append({"prompt": row["prompt"], "completion": completion_as_given(row["prompt"], str(text))})
     return made
@@ -137,17 +138,17 @@ def make_examples(
 
 def _check_container(dataset: Any, name: str) -> list[Row]:
     """The data set as a list of dicts."""
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or _in_columns(dataset):
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or is_in_columns(dataset):
         raise ConfigError(
             f"{name} must be a list of dicts or a datasets.Dataset with prompts and completions, not "
-            f"{_described(dataset)}. {_advice(dataset)}".rstrip()
+            f"{described(dataset)}. {how_to_make_rows(dataset)}".rstrip()
         )
     rows = [dataset[i] for i in range(len(dataset))]
     if not rows:
         raise ConfigError(f"{name} has no rows; was it filtered to nothing?")
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise ConfigError(f"row {i} of {name} is {_described(row)}; every row must be a dict: {_FORMATS}")
+            raise ConfigError(f"row {i} of {name} is {described(row)}; every row must be a dict: {_FORMATS}")
     return [dict(row) for row in rows]
 
 
@@ -169,7 +170,7 @@ def _parts(row: Row, tokenizer: Any, where: str) -> tuple[list[Part], int | None
             return [(prompt, False), (completion, True)], tokenizer.eos_token_id
         if isinstance(prompt, str) or isinstance(completion, str):
             raise ConfigError(
-                f"{where}: the prompt is {_described(prompt)}, the completion {_described(completion)}. Allowed: two "
+                f"{where}: the prompt is {described(prompt)}, the completion {described(completion)}. Allowed: two "
                 "strings or two lists of messages"
             )
         _check_messages(prompt, "prompt", where)
@@ -210,7 +211,7 @@ def _check_messages(messages: Any, column: str, where: str) -> None:
     )
     if not good or not messages:
         raise ConfigError(
-            f"{column} of {where} is {_described(messages)}; allowed: a list of messages with 'role' and 'content', "
+            f"{column} of {where} is {described(messages)}; allowed: a list of messages with 'role' and 'content', "
             "not empty"
         )
 
@@ -280,7 +281,7 @@ def _example(
 
     After that token nothing is sampled: the line break that many templates write there is not learned.
     """
-    pieces = _tokens(tokenizer, [text for text, _ in parts], special=end_token is not None)
+    pieces = token_ids_of(tokenizer, [text for text, _ in parts], special=end_token is not None)
     if end_token is not None and pieces[-1][-1:] != [end_token]:
         pieces[-1].append(end_token)
     ids: list[int] = []
@@ -298,7 +299,7 @@ def _example(
     return Example(ids[:length], learned[:length]), ended
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
+def token_ids_of(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
     """Token ids of each text, as they stand in the tokens of all of them joined.
 
     Where a token would reach across a border (a tokenizer that has "=4" in "17+25=" + "42") each text is tokenised
