@@ -18,13 +18,13 @@ help: ## list the targets (this is the default)
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: ## train the embedded model with GRPO: make demo SEED=3 ARGS="--engine hf"
+demo: ## train the embedded model with GRPO: make demo SEED=3 ARGS="--engine hf", or ARGS=--rlhf
 	@$(SETUP) ""
 	@$(ONE_THREAD) $(BIN)/rlkit demo $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test: ## run all tests, the notebooks among them, then the linter: make test WORKERS=2 ARGS="-k advantages"
 	@$(SETUP) lab,dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/sanitize.cfg tests $(wildcard notebooks) $(ARGS)
 	$(BIN)/ruff check .
 

@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, files kept whole, no network, no real vLLM where it has no wheel.
+"""What holds for every test: one thread, no network, no real vLLM where it has no wheel.
 
 The environment is set here, before torch is imported anywhere; notebook kernels that nbval starts inherit it.
 """
@@ -26,16 +26,8 @@ if importlib.util.find_spec("hypothesis"):
     settings.load_profile("rlkit")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file in one process, and those of the sandbox, which look for what it left behind, in the same one.
-
-    Skip tests marked `engine` where vLLM is not installed; in CI on Linux they fail instead.
-    """
-    for item in items:
-        name = item.path.stem
-        group = "sandbox" if name.startswith("test_sandbox") else name
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Skip tests marked `engine` where vLLM is not installed; in CI on Linux they fail instead."""
     if importlib.util.find_spec("vllm") or (sys.platform == "linux" and os.environ.get("CI")):
         return
     skip = pytest.mark.skip(reason="vLLM is not installed here (it has wheels for Linux only)")

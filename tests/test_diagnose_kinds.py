@@ -210,6 +210,13 @@ QUIET: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
     ("held_out_pairs", [*rows(), line(n=6, accuracy=0.7)], PAIRS),
     ("no_better_than_a_coin", [*rows(), line()], PAIRS),
     ("no_better_than_a_coin", rows(), PAIRS),  # nothing is held out
+    (
+        "no_better_than_a_coin",
+        [line(step=0, accuracy=0.47), *rows()],
+        PAIRS,
+    ),  # before training; nothing later yet
+    ("length_biased", [line(step=0, longer_preferred=0.9), *rows()], PAIRS),
+    ("badly_calibrated", [line(step=0, calibration=SURE, calibration_error=0.2), *rows()], PAIRS),
     ("overfits", [*rows(accuracy=0.8), line()], PAIRS),
     ("overfits", [*rows(accuracy=0.98), line(n=12)], PAIRS),  # so few pairs say little
     ("length_biased", [line(longer_chosen=0.8, longer_preferred=0.85)], PAIRS),

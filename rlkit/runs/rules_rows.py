@@ -93,7 +93,7 @@ def overfits(run: Evidence) -> Diagnosis | None:
 
 def length_biased(run: Evidence) -> Diagnosis | None:
     """It prefers the longer (or the shorter) side clearly more often than the rater did."""
-    if not run.evals or not (n := int(finite(run.evals[-1].get("n")) or 0)):
+    if not _judged(run) or not (n := int(finite(run.evals[-1].get("n")) or 0)):
         return None
     row = run.evals[-1]
     rater, model = finite(row.get("longer_chosen")), finite(row.get("longer_preferred"))
@@ -121,7 +121,7 @@ def length_biased(run: Evidence) -> Diagnosis | None:
 
 def badly_calibrated(run: Evidence) -> Diagnosis | None:
     """Its probabilities are off by more than so few pairs are off by chance, and by more than 5 points."""
-    if not run.evals:
+    if not _judged(run):
         return None
     row = run.evals[-1]
     error, n = finite(row.get("calibration_error")), finite(row.get("n"))
@@ -148,11 +148,16 @@ def badly_calibrated(run: Evidence) -> Diagnosis | None:
 
 
 def _last(run: Evidence) -> tuple[float, int] | None:
-    """(accuracy of the last evaluation, its pairs)."""
-    if not run.evals or algorithm(run.config) != REWARD_MODEL:
+    """(accuracy of the last evaluation, its pairs); None where that was before training: it says nothing yet."""
+    if not _judged(run) or algorithm(run.config) != REWARD_MODEL:
         return None
     accuracy, n = finite(run.evals[-1].get("accuracy")), finite(run.evals[-1].get("n"))
     return None if accuracy is None or not n else (accuracy, int(n))
+
+
+def _judged(run: Evidence) -> bool:
+    """Whether the newest evaluation is of a model that had been trained."""
+    return bool(run.evals) and (run.evals[-1].get("step", 0) > 0 or not run.steps)
 
 
 def _training_accuracy(run: Evidence) -> float | None:
