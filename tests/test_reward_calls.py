@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlkit.config import grpo
+from rlkit.config import rollout
 from rlkit.errors import ConfigError, RewardError
 from rlkit.rewards import calls
 from rlkit.rewards.calls import RewardCaller, RewardWarning
@@ -451,4 +451,4 @@ def test_settings_that_cannot_work(settings: dict[str, Any], says: str) -> None:
 
 
 def test_the_trainers_setting_has_the_same_names() -> None:
-    assert grpo.REWARD_ERRORS == calls.ON_ERROR
+    assert rollout.REWARD_ERRORS == calls.ON_ERROR
