@@ -20,13 +20,12 @@ from typing import Any
 
 import torch
 
-from rlkit.adapters import adapter_summary, is_adapter_model
+from rlkit.adapters import is_adapter_model
 from rlkit.config import ConfigWarning
 from rlkit.config.reward_model import RewardModelConfig
 from rlkit.errors import ConfigError
 from rlkit.feedback.data import check_preferences
 from rlkit.objectives.preferences import bradley_terry_loss, calibration, length_bias, pairwise_accuracy
-from rlkit.quantised import parameter_count
 from rlkit.rollout import Row
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_settings
@@ -74,6 +73,7 @@ class RewardModelTrainer(RowTrainer):
         >>> reward = trainer.as_reward()
     """
 
+    algorithm = "reward model"
     evaluation_type: type = RewardModelEvaluation
 
     def __init__(
@@ -215,27 +215,6 @@ class RewardModelTrainer(RowTrainer):
         last = self.evaluations[-1] if self.evaluations else None
         found = {"calibration": last.calibration, "report": last.report()} if last else {}
         return {**super().outcome(), **found}
-
-    def describe(self) -> dict[str, Any]:
-        from rlkit.environment import device_name, versions
-
-        return {
-            "algorithm": "reward model",
-            "model": self.model.name_or_path,
-            "parameters": parameter_count(self.model),
-            "lora": adapter_summary(self.model),
-            "trained_parameters": sum(parameter.numel() for parameter in self.optimizer.parameters),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "master_weights": bool(self.optimizer.masters),
-            "train_rows": len(self.train_rows),
-            "eval_rows": len(self.eval_rows),
-            "left_out": self.left_out,
-            "schedule": self.args.schedule(len(self.train_rows)),
-            "reward_model": self.args.to_dict(),
-            "seed": self.args.seed,
-            "versions": versions(),
-            "device": device_name(str(self.model.device)),
-        }
 
     # -- inside ------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from rlkit.adapters import adapter_summary
 from rlkit.config.rows import RowSettings
 from rlkit.errors import bad_value
 from rlkit.interrupts import interrupts_held
+from rlkit.quantised import is_nf4, parameter_count
 from rlkit.rollout import Metrics
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checkpointing import gradient_checkpointing
@@ -22,7 +24,7 @@ from rlkit.trainers.resume import model_fingerprint, rows_fingerprint
 
 
 class RowTrainer(TrainingLoop):
-    """Base of ``SFTTrainer`` and ``RewardModelTrainer``; a subclass has ``gradient``, ``judge`` and ``describe``.
+    """Base of ``SFTTrainer`` and ``RewardModelTrainer``; a subclass has ``gradient`` and ``judge``.
 
     Args:
         model, processing_class: the model, in eval mode from here on, and its tokenizer.
@@ -30,7 +32,11 @@ class RowTrainer(TrainingLoop):
         train_rows, eval_rows: dataclasses, as the model reads them.
     """
 
+    algorithm: (
+        str  # what config.json calls it; in small letters, with underscores, the section of its settings
+    )
     counted = "tokens"  # the number of a step that the summary's tokens_trained adds up
+    left_out: dict[str, int]  # rows of each data set that are too long
 
     def __init__(
         self,
@@ -103,6 +109,28 @@ class RowTrainer(TrainingLoop):
 
     def announcement(self) -> str:
         return str(self.args.schedule(len(self.train_rows)))
+
+    def describe(self) -> dict[str, Any]:
+        from rlkit.environment import device_name, versions
+
+        return {
+            "algorithm": self.algorithm,
+            "model": self.model.name_or_path,
+            "parameters": parameter_count(self.model),
+            "load_in_4bit": is_nf4(self.model),
+            "lora": adapter_summary(self.model),
+            "trained_parameters": sum(parameter.numel() for parameter in self.optimizer.parameters),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "master_weights": bool(self.optimizer.masters),
+            "train_rows": len(self.train_rows),
+            "eval_rows": len(self.eval_rows),
+            "left_out": self.left_out,
+            "schedule": self.args.schedule(len(self.train_rows)),
+            self.algorithm.lower().replace(" ", "_"): self.args.to_dict(),
+            "seed": self.args.seed,
+            "versions": versions(),
+            "device": device_name(str(self.model.device)),
+        }
 
     def outcome(self) -> dict[str, Any]:
         """The loss on the rows of the first and of the last step, and how many tokens were learned from."""

@@ -18,11 +18,9 @@ from typing import Any
 
 import torch
 
-from rlkit.adapters import adapter_summary
 from rlkit.config import SFTConfig
 from rlkit.engines.base import end_token_ids
 from rlkit.logprobs import completion_logprobs
-from rlkit.quantised import is_nf4, parameter_count
 from rlkit.rollout import Row
 from rlkit.trainers.callbacks import Callback
 from rlkit.trainers.checks import check_callbacks, check_model, check_output_dir, check_policy, check_settings
@@ -96,6 +94,7 @@ class SFTTrainer(RowTrainer):
         >>> trainer.train()["train_loss_last"]
     """
 
+    algorithm = "SFT"
     evaluation_type: type = SFTEvaluation
     counted = "completion_tokens"
 
@@ -186,28 +185,6 @@ class SFTTrainer(RowTrainer):
             perplexity=_perplexity(total / tokens),
             seconds=time.perf_counter() - start,
         )
-
-    def describe(self) -> dict[str, Any]:
-        from rlkit.environment import device_name, versions
-
-        return {
-            "algorithm": "SFT",
-            "model": self.model.name_or_path,
-            "parameters": parameter_count(self.model),
-            "load_in_4bit": is_nf4(self.model),
-            "lora": adapter_summary(self.model),
-            "trained_parameters": sum(parameter.numel() for parameter in self.optimizer.parameters),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "master_weights": bool(self.optimizer.masters),
-            "train_rows": len(self.train_rows),
-            "eval_rows": len(self.eval_rows),
-            "left_out": self.left_out,
-            "schedule": self.args.schedule(len(self.train_rows)),
-            "sft": self.args.to_dict(),
-            "seed": self.args.seed,
-            "versions": versions(),
-            "device": device_name(str(self.model.device)),
-        }
 
     def _batch(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """input_ids, attention_mask and the mask of what is learned, [n, W] each, padded on the right."""
