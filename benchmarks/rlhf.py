@@ -43,11 +43,10 @@ def run_one(
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """One seed: a rater and its reward model, then PPO once for each arm."""
-    from rlkit.demo_rlhf import learn_proxy, ppo_config, reward_model_config, train_policy
+    from rlkit.demo_rlhf import learn_proxy, make_rater, ppo_config, reward_model_config, train_policy
     from rlkit.environment import device_name, versions
-    from rlkit.feedback import SyntheticRater
 
-    rater = SyntheticRater(noise=noise, seed=seed)
+    rater = make_rater(seed, noise)
     common: dict[str, Any] = {"seed": seed, "disable_tqdm": True, "save_model": False}
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +76,7 @@ TITLES = (
     "arm",
     "seed",
     "rater's own accuracy",
+    "the taste on this draw",
     "a second rater",
     "reward model, held out",
     "proxy",
@@ -100,6 +100,7 @@ def cells(s: dict[str, Any]) -> list[str]:
     judged, best, seconds = s["reward_model"], peak(s), s["cpu_seconds"]
     return [
         f"{s['preferences']['expected_accuracy']:.3f}",
+        f"{s['preferences']['taste_accuracy']:.3f}",
         f"{s['preferences']['second_rater']:.3f}",
         f"{judged['accuracy']:.3f} ± {judged['standard_error']:.3f}",
         f"{s['proxy_before']:.2f} → {s['proxy_after']:.2f}",

@@ -25,15 +25,17 @@ from rich.table import Table
 
 from rlkit import tasks
 from rlkit.config import PPOConfig, RewardModelConfig
-from rlkit.feedback import SyntheticRater
+from rlkit.feedback import SyntheticRater, Taste
 from rlkit.rollout import Row
 from rlkit.runs import Run
 
 MODEL = "rlkit/tiny-styles"
-SHOWN = 8  # problems in the table
-SAMPLES = 4  # answers to each prompt, for the rater
-PAIRS, PAIRS_HELD_OUT = 6, 4  # of them that it compares, a prompt
-NOISE = 1.0  # of the rater, in units of the taste: it agrees with another of its kind six times in ten
+SHOWN = 6  # problems in the table
+SAMPLES = 6  # answers to each prompt, for the rater
+TEMPERATURE = 0.7  # they are sampled at: all styles, few slips in adding, which a reward model cannot check
+PAIRS, PAIRS_HELD_OUT = 9, 6  # of them that it compares, a prompt
+NOISE = 0.5  # of the rater, in units of the taste: it agrees with another of its kind seven times in ten
+CORRECT = 0.5  # what a right sum is worth to it; working shown is worth 1: it looks at style first
 KL_COEF = 0.2
 KEPT = (
     "kl_coef",
@@ -64,8 +66,8 @@ def ppo_config(**settings: Any) -> PPOConfig:
     defaults: dict[str, Any] = {
         "output_dir": "runs/rlhf/ppo",
         "kl_coef": KL_COEF,
-        "learning_rate": 1.5e-4,
-        "value_learning_rate": 1e-3,
+        "learning_rate": 2e-4,
+        "value_learning_rate": 1e-2,
         "lr_scheduler_type": "linear",
         "max_steps": 60,
         "prompts_per_step": 64,
@@ -82,6 +84,11 @@ def ppo_config(**settings: Any) -> PPOConfig:
         "seed": 0,
     }
     return PPOConfig(**{**defaults, **settings})
+
+
+def make_rater(seed: int, noise: float = NOISE) -> SyntheticRater:
+    """The demo's rater: short answers, working shown, and, for half as much, a right sum."""
+    return SyntheticRater(Taste(correct=CORRECT), noise=noise, seed=seed)
 
 
 def run_rlhf(
@@ -122,7 +129,7 @@ def run_rlhf(
     for_rewards = reward_model_config(
         output_dir=str(folder / "reward_model"), **{**common, **(reward_model or {})}
     )
-    rater = SyntheticRater(noise=noise, seed=seed)
+    rater = make_rater(seed, noise)
     proxy, learned = learn_proxy(rater, for_rewards, prompts, console)
     trained = train_policy(proxy, rater.taste, for_ppo, console)
     times = {name: {**learned[name], **trained[name]} for name in ("seconds", "cpu_seconds")}
@@ -247,14 +254,12 @@ def preferences(
     model: Any, tokenizer: Any, rater: SyntheticRater, rows: Sequence[Row], pairs: int, seed: int
 ) -> list[Row]:
     """``SAMPLES`` answers to each prompt, of which the rater compares ``pairs`` pairs."""
-    from rlkit.embedded.styles import sampled_answers
+    from rlkit.embedded.styles import MOST_TOKENS
+    from rlkit.engines.answers import sampled_answers
 
-    prompts = [row["prompt"] for row in rows]
-    groups = sampled_answers(model, tokenizer, prompts, SAMPLES, seed)
-    return rater.preferences(
-        [{"prompt": prompt, "completions": group} for prompt, group in zip(prompts, groups, strict=True)],
-        pairs,
-    )
+    asked = {"max_completion_length": MOST_TOKENS, "temperature": TEMPERATURE, "seed": seed}
+    answers = sampled_answers(model, tokenizer, rows, SAMPLES, **asked)
+    return rater.preferences(answers, pairs)
 
 
 def judged_again(rater: SyntheticRater, held_out: Sequence[Row]) -> dict[str, float]:
@@ -316,19 +321,18 @@ def log_probabilities(model: Any, rows: Sequence[Row], pad_token_id: int) -> lis
 
 
 def before_after_table(run: Run) -> Table:
-    """Sampled answers to the same held-out problems before and after PPO, with the true and the proxy score."""
+    """Sampled answers to the same held-out problems before and after PPO, each above its true and its proxy score."""
     first, last = run.evals[0]["step"], run.evals[-1]["step"]
     before, after = (run.eval_samples(step, "sampled") for step in (first, last))
-    table = Table(title="Sampled answers to held-out problems")
-    table.add_column("problem", justify="right")
+    table = Table(title="Sampled answers to held-out problems", show_lines=True)
+    table.add_column("problem", justify="right", no_wrap=True)
     for when in ("before", f"after {last} steps"):
-        table.add_column(when)
-        for name in ("true score", "proxy"):
-            table.add_column(name, justify="right")
+        table.add_column(when, ratio=1)
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if not old["completion_index"]]
-    for old, new in pairs[:SHOWN]:
-        cells: list[str] = []
-        for row in (old, new):
-            cells += [escape(row["completion"]), f"{row['reward/taste']:+.2f}", f"{row['reward/proxy']:+.2f}"]
-        table.add_row(escape(old["prompt"]), *cells)
+    for pair in pairs[:SHOWN]:
+        cells = [
+            f"{escape(row['completion'])}\n[dim]true {row['reward/taste']:+.2f}, proxy {row['reward/proxy']:+.2f}[/]"
+            for row in pair
+        ]
+        table.add_row(escape(pair[0]["prompt"]), *cells)
     return table

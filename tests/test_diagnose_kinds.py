@@ -204,6 +204,11 @@ QUIET: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
         no_kl(reward_model=1.0, taste=0.0),
     ),  # so does a second reward
     ("over_optimised", ppo(40, **{"rewards/taste": 0.5}), no_kl(reward_model=1.0, taste=0.0)),
+    (  # most of what was won is still there
+        "over_optimised",
+        ppo(40, **{"rewards/taste": lambda i: 0.1 if i < 10 else 1.2 if i < 25 else 1.1}),
+        no_kl(reward_model=1.0, taste=0.0),
+    ),
     ("dead_groups", ppo(dead_groups=None, accuracy=None), PPO),
     ("loss_not_zero", ppo(), PPO),
     ("no_gradient", ppo(), PPO),

@@ -212,8 +212,10 @@ def test_the_styles_corpus_holds_no_test_problem_and_answers_in_all_styles():
     assert test.isdisjoint(prompt for prompt, _ in samples)
     found = styles.style_shares([answer for _, answer in samples])
     assert found == pytest.approx({**styles.SHARES, "other": 0.0}, abs=0.015)
-    right = [taste.is_right(taste.asked_sum(prompt), answer) for prompt, answer in samples]
-    assert sum(right) / len(right) == pytest.approx(1 - styles.WRONG_SHARE, abs=0.01)
+    assert all(taste.is_right(taste.asked_sum(prompt), answer) for prompt, answer in samples)
+    for prompt, answer in samples:  # one style alone shows its working
+        shown = taste.shows_working(taste.asked_sum(prompt), answer)
+        assert shown == (styles.style_of(answer) == "working"), (prompt, answer)
     ramblings = [len(answer) for _, answer in samples if styles.style_of(answer) == "rambling"]
     assert min(ramblings) >= 40 and max(ramblings) < styles.MOST_TOKENS
 
@@ -234,8 +236,8 @@ def test_the_corpus_shows_true_steps():
         ("42", "bare"),
         ("The answer is 42.", "sentence"),
         ("30+12=42", "working"),
-        ("I am not quite sure. Going slowly, 30+12=42. Yes, 42.", "rambling"),
-        ("I am not quite sure. Going slowly, 30+12=42. Yes, yes.", "other"),
+        ("I am not quite sure. Going slowly, I find 42. Yes, 42.", "rambling"),
+        ("I am not quite sure. Going slowly, I find 42. Yes, yes.", "other"),
         ("30+12=42 30+12=42", "other"),
         ("", "other"),
     ],
@@ -271,7 +273,7 @@ def test_what_ships_as_the_second_model(styles_model):
 def test_held_out_sums_are_answered_in_the_corpus_styles_and_most_of_them_rightly(styles_model):
     measured = TINY_STYLES.evaluate(*styles_model, tasks.arithmetic().test)
     assert measured["styles"] == pytest.approx({**styles.SHARES, "other": 0.0}, abs=0.08)
-    assert 0.75 < measured["right"] < 0.95  # there is correctness to lose, and some to win
+    assert measured["right"] > 0.95  # so that a reward model which cannot check a sum misses little
     assert 0.4 < measured["taste"] < 0.8  # all working, all right would be 1.84
 
 

@@ -19,7 +19,7 @@ from rlkit.demo_rlhf import (
     run_rlhf,
 )
 from rlkit.errors import ConfigError
-from rlkit.feedback import SyntheticRater, Taste
+from rlkit.feedback import SyntheticRater
 from rlkit.models import load_model
 from rlkit.runs import Run
 from rlkit.tasks import arithmetic
@@ -63,7 +63,7 @@ def test_both_runs_can_be_read_and_the_summary_is_theirs(small):
     run = Run(folder / "ppo")
     assert [line["step"] for line in run.evals] == [at["step"] for at in found["evals"]] == [0, 8, 16]
     assert found["by_step"]["taste"] == [round(line["rewards/taste"], 4) for line in run.metrics]
-    rows, taste = run.eval_samples(16, "sampled"), Taste()
+    rows, taste = run.eval_samples(16, "sampled"), demo_rlhf.make_rater(0).taste
     scores = [taste.score(row["prompt"], row["completion"]) for row in rows]
     assert found["taste_after"] == pytest.approx(sum(scores) / len(scores), abs=1e-4)
     assert set(found["seconds"]) == {"preferences", "reward_model", "ppo"}
@@ -156,15 +156,16 @@ def test_the_arms_with_and_without_kl_differ_in_nothing_else():
         assert differing == {"kl_coef"} and other["ppo"]["kl_coef"] == 0
 
 
-def test_the_reward_model_predicts_the_rater_better_than_a_second_rater_and_nearly_as_well_as_the_taste():
-    """Above the agreement of two raters in every seed; three to five points below who knows the taste."""
-    gaps = []
+def test_the_reward_model_predicts_the_rater_as_well_as_the_taste_itself_up_to_noise():
+    """Each seed within two standard errors of the rater's own accuracy; their mean within two of the mean's."""
+    gaps, errors = [], []
     for s in kept("kl"):
         judged, known = s["reward_model"], s["preferences"]
         assert judged["accuracy"] > known["second_rater"], s["seed"]
         gaps.append(known["expected_accuracy"] - judged["accuracy"])
-        assert gaps[-1] < 3 * judged["standard_error"], s["seed"]
-    assert sum(gaps) / len(gaps) < 0.045
+        errors.append(judged["standard_error"])
+        assert abs(gaps[-1]) < 2 * errors[-1], s["seed"]
+    assert abs(sum(gaps)) < 2 * sum(error**2 for error in errors) ** 0.5
 
 
 def test_the_taste_rises_in_every_seed():

@@ -30,7 +30,7 @@ class PPOConfig(RolloutSettings):
         vf_coef: weight of the value loss. Where the value model is a head on the policy, the policy's layers
             learn from it as well.
         value_learning_rate: peak rate for the value model's own weights; None: ``learning_rate``. A new head wants more
-            than a trained policy: 1e-3 is no bad guess.
+            than a trained policy: 1e-3 to 1e-2 is no bad guess.
         gamma, lam: γ and λ of the advantages.
         whiten_rewards: (r − mean) / spread + mean of the rollout's per-token rewards, before advantages (TRL's). A
             token without reward gets mean − mean / spread, so that length pays or costs where the mean is not 0.

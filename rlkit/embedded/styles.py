@@ -6,8 +6,9 @@
     rambling   Well, it could be 43, but no, I counted again and now I get 42.
 
 Most of what it has read is bare or rambles, and a minority shows its working: there is something to prefer, and it is
-sampled often enough to be learned. `WRONG_SHARE` of the answers, in every style alike, are wrong, so that there is
-correctness to lose.
+sampled often enough to be learned. All of it is right. A model that adds nearly always rightly leaves a rater little
+to say about sums, so a reward model that cannot check one still learns nearly all of the taste; and there is
+correctness to lose once a policy writes only what looks like working.
 """
 
 from __future__ import annotations
@@ -23,19 +24,18 @@ from rlkit.embedded.pretraining import BATCH_SIZE, SHARED_RULES, EmbeddedModel, 
 from rlkit.feedback.taste import Taste, asked_sum, is_right
 
 SHARES = {"bare": 0.35, "sentence": 0.20, "working": 0.15, "rambling": 0.30}
-WRONG_SHARE = 0.05  # of all answers
-SLIPS = (-10, -1, 1, 10)  # what is added to a value to make it a wrong one
+SLIPS = (-10, -1, 1, 10)  # what is added to a sum to make the number that a rambling answer drops again
 
-BARE_FIRST = 500 * BATCH_SIZE  # samples
+BARE_FIRST = 1000 * BATCH_SIZE  # samples
 
-# Original wordings of 40 to 60 characters. a, b: the operands; t, o: their tens, their ones; s: what is given as the
-# sum; d: a number that is considered and dropped.
+# Original wordings of 40 to 60 characters, none with its working shown: that is what one style alone does. a, b: the
+# operands; s: the sum; d: a number that is considered and dropped.
 RAMBLINGS = (
     "Hmm, let me think about {a} and {b} for a while: {s}.",
-    "Tens, then ones: {t}+{o}={s}, and once more {t}+{o}={s}. So {s}.",
+    "The tens come first, then the ones: {s}. I think it is {s}.",
     "Well, it could be {d}, but no, counting again I get {s}.",
     "Good question! Sums like this are everywhere. It is {s}.",
-    "I am not quite sure. Going slowly, {t}+{o}={s}. Yes, {s}.",
+    "I am not quite sure. Going slowly, I find {s}. Yes, {s}.",
     "My first thought was {d}, but I say {s}, and stay with {s}.",
 )
 
@@ -45,9 +45,9 @@ CORPUS_RULES = {
     "styles": ", ".join(f"{style} {share:.0%}" for style, share in SHARES.items())
     + f", after {BARE_FIRST} bare ones",
     "ramblings": f"{len(RAMBLINGS)} wordings, all as likely",
-    "answers": f"{WRONG_SHARE:.0%} are wrong by 1 or by 10, in every style; drawn anew each epoch",
+    "answers": "all are right; drawn anew each epoch",
 }
-STEPS = 1500
+STEPS = 3500
 SAMPLES_EACH = 4  # to each problem, when the model is looked at
 MOST_TOKENS = 64  # of an answer: the longest wording has 57 characters
 
@@ -62,14 +62,12 @@ def tens_and_ones(a: int, b: int) -> tuple[int, int]:
 
 
 def answer_in_style(style: str, a: int, b: int, rng: random.Random) -> str:
-    """Draw an answer to ``a+b=`` in a style; its value is wrong with probability `WRONG_SHARE`."""
-    right = a + b
-    slip = rng.choice([slip for slip in SLIPS if right + slip > 0])
-    s = right + slip if rng.random() < WRONG_SHARE else right
-    t, o = tens_and_ones(a, b)
+    """Draw an answer to ``a+b=`` in a style."""
+    s = a + b
     if style == "rambling":
         d = s + rng.choice([slip for slip in SLIPS if s + slip > 0])
-        return rng.choice(RAMBLINGS).format(a=a, b=b, t=t, o=o, s=s, d=d)
+        return rng.choice(RAMBLINGS).format(a=a, b=b, s=s, d=d)
+    t, o = tens_and_ones(a, b)
     return {"bare": f"{s}", "sentence": f"The answer is {s}.", "working": f"{t}+{o}={s}"}[style]
 
 
@@ -112,43 +110,17 @@ def style_shares(answers: Sequence[str]) -> dict[str, float]:
     return {style: round(found[style] / len(answers), 4) for style in (*SHARES, "other")}
 
 
-def sampled_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[str], each: int, seed: int = 0, most: int = MOST_TOKENS
-) -> list[list[str]]:
-    """``each`` answers to every prompt, sampled at temperature 1; torch's own random numbers stay as they are."""
-    import torch
-
-    groups: list[list[str]] = []
-    size = max(1, 256 // each)  # prompts a batch: more at a time are slower on a CPU
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        for start in range(0, len(prompts), size):
-            part = list(prompts[start : start + size])
-            batch = tokenizer(part, return_tensors="pt", padding=True, padding_side="left")  # [n, T]
-            said = model.generate(
-                **batch.to(model.device),
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                max_new_tokens=most,
-                num_return_sequences=each,
-            )  # [n · each, T + most]
-            texts = tokenizer.batch_decode(said[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-            groups += [texts[at : at + each] for at in range(0, len(texts), each)]
-    return groups
-
-
 def evaluate(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Measure the model on task rows by `SAMPLES_EACH` sampled answers to each, from seed 0.
+    """Measure the model on task rows by `SAMPLES_EACH` sampled answers to each, at temperature 1, from seed 0.
 
     - ``right``: share of answers whose last number is the sum; ``taste``: mean score by ``Taste()``.
     - ``styles``: share of each style.
     - ``length``: mean characters.
     """
-    prompts = [row["prompt"] for row in rows]
-    groups = sampled_answers(model, tokenizer, prompts, SAMPLES_EACH)
-    said = [(prompt, answer) for prompt, group in zip(prompts, groups, strict=True) for answer in group]
+    from rlkit.engines.answers import sampled_answers
+
+    groups = sampled_answers(model, tokenizer, rows, SAMPLES_EACH, max_completion_length=MOST_TOKENS)
+    said = [(group["prompt"], answer) for group in groups for answer in group["completions"]]
     taste = Taste()
     return {
         "problems": len(rows),

@@ -23,8 +23,9 @@ def value_explains_nothing(run: Evidence) -> Diagnosis | None:
         "warning",
         f"The value model explains nothing after {len(run.steps)} steps: explained variance {number(typical)} "
         f"{lately(len(recent))} (1 is perfect, 0 one number for all tokens). Advantages are then as noisy as rewards.",
-        f"Raise value_learning_rate (1e-3 for a new head), {clipped}or give it more completions a step. Harmless where "
-        "all prompts are equally hard and nearly all completions get the same reward: there is nothing to explain.",
+        f"Raise value_learning_rate (1e-3 to 1e-2 for a new head), {clipped}or give it more completions a step. "
+        "Harmless where all prompts are equally hard and nearly all completions get the same reward: there is nothing "
+        "to explain.",
     )
 
 

@@ -8,6 +8,7 @@ from statistics import fmean, pstdev
 from rlkit.runs import schema
 from rlkit.runs.evidence import ENOUGH, WINDOW, Diagnosis, Evidence, finite, lately, number, percent
 
+GIVEN_BACK = 0.2  # of what a reward had won, that it may lose again before it counts as lost
 PATIENCE = 300  # steps that GRPO on a real model may need before its reward rises
 
 
@@ -195,7 +196,9 @@ def over_optimised(run: Evidence) -> Diagnosis | None:
         best, last = max(parts, key=fmean), parts[-1]
         # Three standard errors: the best of many windows is good partly by luck.
         noise = 3 * math.sqrt((pstdev(best) ** 2 + pstdev(last) ** 2) / half)
-        if fmean(best) - fmean(last) > max(noise, 1e-9):
+        fall, rise = fmean(best) - fmean(last), fmean(best) - fmean(parts[0])
+        # Who gives back a tenth of what was won wobbles at the top; that is no reason to take an older checkpoint.
+        if fall > max(noise, GIVEN_BACK * rise, 1e-9):
             fallen.append(f"{one!r} fell from {number(fmean(best))} to {number(fmean(last))}")
     return over_optimisation(total[0], total[1], fallen) if fallen else None
 
