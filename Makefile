@@ -11,12 +11,12 @@ ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 SETUP = $(PYTHON) -m rlkit.bootstrap $(VENV) --engine $(ENGINE) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab bench lint format model doctor clean
+.PHONY: help demo test test-browser pictures lab bench lint format model doctor clean
 
 help: ## list the targets (this is the default)
 	@echo "make TARGET [PYTHON=python3.12] [ENGINE=auto|cpu|gpu|none]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: ## train the embedded model with GRPO: make demo SEED=3 ARGS="--engine hf", or ARGS=--rlhf
 	@$(SETUP) ""
@@ -27,6 +27,14 @@ test: ## run all tests, the notebooks among them, then the linter: make test WOR
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/sanitize.cfg tests $(wildcard notebooks) $(ARGS)
 	$(BIN)/ruff check .
+
+test-browser: ## run the widgets' tests in JupyterLab and Chromium (part of make test): RLKIT_SCREENSHOTS=folder keeps pictures
+	@$(SETUP) lab,dev
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/browser $(ARGS)
+
+pictures: ## take the pictures of notebooks/widgets.md anew, in JupyterLab: make pictures ARGS="kl_explorer"
+	@$(SETUP) lab,dev
+	$(ONE_THREAD) $(BIN)/python tests/browser/pictures.py $(ARGS)
 
 lab: ## open JupyterLab on the notebooks
 	@$(SETUP) lab

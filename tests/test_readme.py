@@ -21,6 +21,8 @@ PAGES = (
     f"{RESULTS}/ppo/README.md",
     f"{RESULTS}/patience/README.md",
     f"{RESULTS}/rlhf/README.md",
+    f"{RESULTS}/dashboard/README.md",
+    "notebooks/widgets.md",
 )
 
 
@@ -45,7 +47,7 @@ def test_the_smollm2_table_is_that_of_the_recorded_runs():
 def test_the_tables_of_ppo_rlhf_and_patience_are_those_of_the_recorded_runs():
     from benchmarks import patience, ppo, ppo_smollm2, rlhf
 
-    ppo_page, patience_page, rlhf_page = ((ROOT / page).read_text() for page in PAGES[3:])
+    ppo_page, patience_page, rlhf_page = ((ROOT / page).read_text() for page in PAGES[3:6])
     assert ppo.markdown_table() in README
     assert ppo.markdown_table() in ppo_page and ppo.memory_table() in ppo_page
     assert ppo_smollm2.markdown_table() in ppo_page
@@ -54,8 +56,8 @@ def test_the_tables_of_ppo_rlhf_and_patience_are_those_of_the_recorded_runs():
 
 
 def test_every_make_target_that_is_named_exists():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"`make ([a-z]+)", README)) | set(re.findall(r"^ *make ([a-z]+)", README, re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"`make ([a-z-]+)", README)) | set(re.findall(r"^ *make ([a-z-]+)", README, re.M))
     assert named
     assert named <= targets
 
@@ -128,6 +130,17 @@ def test_the_example_of_a_rubric_says_what_its_comments_say(capsys):
     assert "'right': 3.0" in capsys.readouterr().out
 
 
+def test_the_example_of_looking_inside_shows_a_recorded_run():
+    """Every line opens its widget, whose static picture has the run in it."""
+    lines = [line for line in python_blocks()[6].splitlines() if line.startswith("widgets.")]
+    assert len(lines) == 3
+    namespace = run(python_blocks()[6].split("widgets.Tr")[0], {})
+    for line in lines:
+        panel = eval(line.split("  #")[0], namespace)
+        assert "reward" in panel.static_html()
+        panel.close()
+
+
 @pytest.mark.filterwarnings("ignore::rlkit.trainers.probe.ProbeWarning")
 def test_the_example_of_rlhf_trains(tmp_path, monkeypatch):
     """Preferences, reward model, PPO: as it stands there, with fewer prompts and steps."""
@@ -139,7 +152,7 @@ def test_the_example_of_rlhf_trains(tmp_path, monkeypatch):
         "prompts_per_step=64": "prompts_per_step=8",
         "eval_dataset=task.test": "eval_dataset=task.rows('test', 4)",
     }
-    namespace = run(python_blocks()[6], small)
+    namespace = run(python_blocks()[7], small)
     assert len(namespace["preferences"]) > 120
     assert Path("runs/judge/model/model.safetensors").exists()
     assert namespace["judge"].evaluations[-1].n == 100
@@ -176,7 +189,7 @@ def blocks(language: str) -> list[str]:
 
 def python_blocks() -> list[str]:
     found = blocks("python")
-    assert len(found) == 7, "say in the tests above what a new example is to do"
+    assert len(found) == 8, "say in the tests above what a new example is to do"
     return found
 
 

@@ -22,9 +22,9 @@ from rlkit.rewards.style import (
     no_markers,
     readability,
     repetition_penalty,
-    words_of,
 )
 from rlkit.rewards.style_golden import GOLDEN, PASSAGE
+from rlkit.rewards.words import LONGEST_WORD, word_spans, words_of
 
 
 def one(reward: Any, completion: Any) -> float | None:
@@ -62,7 +62,8 @@ def test_words(text, words):
 @given(st.text())
 def test_words_are_short_and_hold_every_letter(text):
     words = words_of(text)
-    assert all(0 < len(word) <= style.LONGEST_WORD for word in words)
+    assert all(0 < len(word) <= LONGEST_WORD for word in words)
+    assert [text[start:end] for start, end in word_spans(text)] == words
     assert [c for c in "".join(words) if c.isalnum()] == [c for c in text if c.isalnum()]
 
 

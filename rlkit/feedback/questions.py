@@ -7,13 +7,14 @@ What a widget shows and does is here, without the widget: it draws ``current``, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rlkit.errors import bad_value
 from rlkit.feedback.data import check_preferences, check_thumbs, item_key
 from rlkit.feedback.store import CHOICES, Entry, FeedbackStore
 from rlkit.rollout import Row
+from rlkit.runs.schema import plain, whole_text
 
 
 class Question(NamedTuple):
@@ -45,7 +46,7 @@ class Questions:
     def __init__(
         self, store: FeedbackStore, rows: Sequence[Row], rater: str | None = None, seed: int = 0
     ) -> None:
-        self.store, self.rater, self.seed = store, store.rater_name(rater), seed
+        self.store, self.rater, self.seed = store, whole_text(store.rater_name(rater)), seed
         self._questions: dict[str, Question] = {}
         for i, row in enumerate(rows):
             question = self._question(row, f"row {i}")
@@ -106,9 +107,13 @@ class Questions:
         return self.current
 
     def _question(self, row: Row, where: str) -> Question:
-        answers = list(row.get("completions", ()))
-        if "prompt" not in row or len(answers) not in (1, 2):
-            raise bad_value(where, row, "a dict with a prompt and one or two completions")
+        allowed = "a dict with a prompt and one or two completions"
+        if not isinstance(row, Mapping):
+            raise bad_value(where, row, allowed)
+        row = plain(row)  # half a character, which no file could hold, is replaced before anybody sees it
+        answers = row.get("completions", ())
+        if "prompt" not in row or not isinstance(answers, list) or len(answers) not in (1, 2):
+            raise bad_value(where, row, allowed)
         if len(answers) == 2:
             pair = {"prompt": row["prompt"], "chosen": answers[0], "rejected": answers[1]}
             check_preferences([pair], where)

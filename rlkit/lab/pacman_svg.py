@@ -61,9 +61,11 @@ def draw(
     for (r, c), shares in (policy or {}).items():
         parts.append(_arrows((c + 0.5) * SIZE, (r + 0.5) * SIZE, shares))
     for (r, c), number in (values or {}).items():
+        up, _, _, down = (policy or {}).get((r, c), (0.0, 0.0, 0.0, 0.0))
+        foot = (r + 1) * SIZE - 3.5 if up > down else r * SIZE + 9.5  # where no arrow runs
         parts.append(
-            f'<text x="{c * SIZE + 3}" y="{(r + 1) * SIZE - 4}" font-size="10" font-family="sans-serif" '
-            f'fill="#1d2433">{number:.2f}</text>'
+            f'<text x="{c * SIZE + 2.5}" y="{foot}" font-size="9" font-family="sans-serif" fill="#1d2433" '
+            f'stroke="#fbfaf5" stroke-width="2" paint-order="stroke">{number:.2f}</text>'
         )
     return "".join(parts) + "</svg>"
 
@@ -104,7 +106,7 @@ def _arrows(x: float, y: float, shares: Sequence[float]) -> str:
     for (dx, dy), share in zip(_DIRECTIONS, shares):
         if share < 0.02:
             continue
-        tip = 0.46 * SIZE * share
+        tip = 0.44 * SIZE * share
         tx, ty = x + dx * tip, y + dy * tip
         head = f"{tx:.1f},{ty:.1f} {tx - 4 * dx - 3 * dy:.1f},{ty - 4 * dy - 3 * dx:.1f} "
         head += f"{tx - 4 * dx + 3 * dy:.1f},{ty - 4 * dy + 3 * dx:.1f}"

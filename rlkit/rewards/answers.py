@@ -11,6 +11,7 @@ from typing import Any
 from rlkit.rewards.golden import Example, GoldenSet
 from rlkit.rewards.numbers import NUMBER
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans, trimmed
 from rlkit.rewards.text import Completion, completion_text
 from rlkit.rewards.verifiers import reward_from
 
@@ -27,17 +28,24 @@ def stated_answer(text: str, numeric: bool = False) -> str:
     >>> stated_answer("Four and four. The answer is 8 legs.", True), stated_answer("<answer>nus</answer>")
     ('8', 'nus')
     """
-    before, closed, _ = text.rpartition("</answer>")
-    _, opened, tagged = before.rpartition("<answer>")
-    if closed and opened and tagged.strip():
-        text = tagged
-    else:
-        for stars, said in _ANNOUNCED.findall(text)[-1:]:
-            text = said.strip() or stars.strip() or text
+    start, end = _stated_span(text)
+    text = text[start:end]
     if not numeric:
-        return text.strip()
+        return text
     numbers = NUMBER.findall(text)
     return numbers[-1].replace("−", "-") if numbers else ""
+
+
+def _stated_span(text: str) -> tuple[int, int]:
+    closing = text.rfind("</answer>")
+    opening = text.rfind("<answer>", 0, closing) if closing >= 0 else -1
+    if opening >= 0 and text[opening + len("<answer>") : closing].strip():
+        return trimmed(text, opening + len("<answer>"), closing)
+    for announced in list(_ANNOUNCED.finditer(text))[-1:]:
+        for group in (2, 1):
+            if announced.group(group).strip():
+                return trimmed(text, *announced.span(group))
+    return trimmed(text, 0, len(text))
 
 
 def verify_text(text: str, answer: Any) -> bool:
@@ -63,6 +71,11 @@ def _text_is_right(completion: Completion, *, answer: Any) -> bool:
     return verify_text(completion_text(completion), answer)
 
 
+def _stated_spans(completion: Completion, **columns: Any) -> Spans:
+    return [_stated_span(completion_text(completion))]
+
+
+_text_is_right.spans = _stated_spans  # type: ignore[attr-defined]
 correct_text: RewardFunction = reward_from(_text_is_right, name="correct_text")
 correct_text.__doc__ = """Reward 1 where the completion states the row's `answer` in the same words, else 0.
 

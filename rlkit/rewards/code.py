@@ -19,6 +19,7 @@ from typing import Any
 from rlkit.errors import RewardError, bad_value, unknown_name
 from rlkit.rewards.golden import Example, GoldenSet
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans
 from rlkit.rewards.text import Completion, completion_text
 from rlkit.rewards.verifiers import reward_from
 from rlkit.sandbox.limits import Limits, Outcome
@@ -88,6 +89,15 @@ def code_block(
         blocks = [block for block in code_blocks(completion_text(completion)) if block[0] in PYTHON]
         rewards.append(1.0 if len(blocks) == 1 and blocks[0][2] and blocks[0][1].strip() else 0.0)
     return rewards
+
+
+def _code_spans(completion: Completion, **columns: Any) -> Spans:
+    code = extract_code(completion)
+    start = completion_text(completion).rfind(code)
+    return [(start, start + len(code))]
+
+
+code_block.spans = _code_spans  # type: ignore[attr-defined]
 
 
 def row_tests(tests: Any) -> tuple[str, ...]:
@@ -174,6 +184,7 @@ def passes_tests(
     reward.__name__ = reward.__qualname__ = "passes_tests_partial" if partial else "passes_tests"
     less = f", {wrong:g} to {right:g} for a share of them" if partial else ""
     reward.__doc__ = f"Reward {right:g} where the program passes all tests{less}, else {wrong:g}."
+    reward.spans = _code_spans  # type: ignore[attr-defined]
     reward.verifier = verified.verifier  # type: ignore[attr-defined]
     reward.score_range = verified.score_range  # type: ignore[attr-defined]
     reward.starts_processes = True  # type: ignore[attr-defined]  # property tests try it less often

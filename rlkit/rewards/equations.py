@@ -24,6 +24,7 @@ from typing import Any
 from rlkit.errors import RewardError
 from rlkit.rewards.golden import Example, GoldenSet
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans, trimmed
 from rlkit.rewards.text import Completion, completion_text
 from rlkit.rewards.verifiers import reward_from
 
@@ -61,10 +62,8 @@ def stated_equation(text: str) -> str:
     >>> stated_equation("25 - 5 is 20.\\nSo it is (25 − 5) × 3 = 60.")
     '(25 - 5) * 3 = 60'
     """
-    _, tag, inside = text.rpartition("<answer>")
-    if tag:
-        text = inside.partition("</answer>")[0]
-    line = text.rstrip(" \t\r\n`").rpartition("\n")[2][-4 * LONGEST :].translate(_ALIKE)
+    start, end = _line_span(text)
+    line = text[start:end].translate(_ALIKE)
     for written, meant in _LATEX:
         line = line.replace(written, meant)
     line = line.rstrip(_AROUND)
@@ -75,6 +74,27 @@ def stated_equation(text: str) -> str:
         return ""
     found = line[start:].strip(" =*")
     return found if len(found) <= LONGEST else ""
+
+
+def _line_span(text: str) -> tuple[int, int]:
+    """Where the end of the line stands in which an equation is looked for."""
+    opening = text.rfind("<answer>")
+    start = opening + len("<answer>") if opening >= 0 else 0
+    closing = text.find("</answer>", start) if opening >= 0 else -1
+    inside = text[start : closing if closing >= 0 else len(text)].rstrip(" \t\r\n`")
+    end = start + len(inside)
+    return max(start + inside.rfind("\n") + 1, end - 4 * LONGEST), end
+
+
+def _equation_spans(completion: Completion, **columns: Any) -> Spans:
+    """The equation, or the line in which it stands where that is written in LaTeX."""
+    text = completion_text(completion)
+    found = stated_equation(text)
+    if not found:
+        return []
+    start, end = _line_span(text)
+    at = text[start:end].translate(_ALIKE).rfind(found)
+    return [(start + at, start + at + len(found))] if at >= 0 else [trimmed(text, start, end)]
 
 
 def read_equation(text: str) -> Equation | None:
@@ -178,6 +198,8 @@ def right_numbers(
     ]
 
 
+_equation_is_right.spans = _equation_spans  # type: ignore[attr-defined]
+equation_found.spans = right_numbers.spans = _equation_spans  # type: ignore[attr-defined]
 correct_equation: RewardFunction = reward_from(_equation_is_right, name="correct_equation")
 correct_equation.__doc__ = """Reward 1 where the equation uses each of `numbers` once and comes to `target`, else 0.
 

@@ -20,6 +20,7 @@ from rlkit.errors import bad_value
 from rlkit.rewards.blocks import read_blocks
 from rlkit.rewards.golden import Example, GoldenSet
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans, marker_spans
 from rlkit.rewards.text import Completion, completion_text
 
 _TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -70,6 +71,12 @@ def xml_format(
         found = (read_tags(completion_text(completion), names, strict) for completion in completions)
         return [float(wrong) if tag_contents is None else float(right) for tag_contents in found]
 
+    def tag_spans(completion: Completion, **columns: Any) -> Spans:
+        return marker_spans(
+            completion_text(completion), [f"<{e}{name}>" for name in names for e in ("", "/")]
+        )
+
+    reward.spans = tag_spans  # type: ignore[attr-defined]
     reward.__name__ = "_".join(["xml_format", *(["strict"] if strict else []), *names])
     reward.__qualname__ = reward.__name__
     reward.score_range = (float(min(right, wrong)), float(max(right, wrong)))  # type: ignore[attr-defined]

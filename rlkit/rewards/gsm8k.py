@@ -23,6 +23,7 @@ from typing import Any
 from rlkit.rewards.formats import read_tags
 from rlkit.rewards.golden import Example, GoldenSet
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans, marker_spans, trimmed
 from rlkit.rewards.text import Completion, completion_text
 
 TAGS = ("reasoning", "answer")
@@ -36,8 +37,20 @@ LOWEST_COUNT = -0.5
 
 def _extracted(completion: Completion) -> str:
     """Return what stands in the last <answer> block, stripped; without that tag the whole text."""
-    after = completion_text(completion).rpartition("<answer>")[2]
-    return after.partition("</answer>")[0].strip()
+    text = completion_text(completion)
+    start, end = _extracted_span(text)
+    return text[start:end]
+
+
+def _extracted_span(text: str) -> tuple[int, int]:
+    opening = text.rfind("<answer>")
+    start = opening + len("<answer>") if opening >= 0 else 0
+    closing = text.find("</answer>", start)
+    return trimmed(text, start, closing if closing >= 0 else len(text))
+
+
+def _extracted_spans(completion: Completion, **columns: Any) -> Spans:
+    return [_extracted_span(completion_text(completion))]
 
 
 def _is_correct(completion: Completion, *, answer: Any, **columns: Any) -> bool:
@@ -123,14 +136,32 @@ def xmlcount_reward_func(
 
 
 def _count(text: str) -> float:
-    paid = [
-        text.count(mark) == 1 and text.count(on_its_line) == 1
-        for mark, on_its_line in zip(_MARKS, _ON_THEIR_LINES, strict=True)
-    ]
+    paid = _paid(text)
     score = EACH_TAG * sum(paid)
     if paid[-1]:
         score -= EACH_CHARACTER * len(text.partition("</answer>")[2].removeprefix("\n"))
     return max(LOWEST_COUNT, score)
+
+
+def _paid(text: str) -> list[bool]:
+    return [
+        text.count(mark) == 1 and text.count(on_its_line) == 1
+        for mark, on_its_line in zip(_MARKS, _ON_THEIR_LINES, strict=True)
+    ]
+
+
+def _tag_spans(completion: Completion, **columns: Any) -> Spans:
+    return marker_spans(completion_text(completion), _MARKS)
+
+
+def _paid_spans(completion: Completion, **columns: Any) -> Spans:
+    text = completion_text(completion)
+    return marker_spans(text, [mark for mark, paid in zip(_MARKS, _paid(text), strict=True) if paid])
+
+
+correctness_reward_func.spans = int_reward_func.spans = _extracted_spans  # type: ignore[attr-defined]
+strict_format_reward_func.spans = soft_format_reward_func.spans = _tag_spans  # type: ignore[attr-defined]
+xmlcount_reward_func.spans = _paid_spans  # type: ignore[attr-defined]
 
 
 # --- what they are judged by ----------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def soft_overlong(max_completion_length: int = 256, buffer: int = 64) -> RewardF
 
     reward.__name__ = reward.__qualname__ = "soft_overlong"
     reward.score_range = (-1.0, 0.0)  # type: ignore[attr-defined]
+    reward.looks_at = "the whole completion: how many tokens it has"  # type: ignore[attr-defined]
     reward.__doc__ = f"From 0 down to −1 over the last {buffer} of {max_completion_length} tokens."
     return reward
 

@@ -28,6 +28,7 @@ from typing import Any
 from rlkit.errors import RewardError
 from rlkit.rewards.golden import Example, GoldenSet
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans, trimmed
 from rlkit.rewards.text import Completion, completion_text
 
 NUMBER = re.compile(
@@ -49,10 +50,21 @@ def last_number(text: str) -> Decimal | None:
     >>> last_number("17+25=42."), last_number("4 2"), last_number("forty-two")
     (Decimal('42'), Decimal('2'), None)
     """
+    last = _last_match(text)
+    return None if last is None else _decimal(last.group())
+
+
+def _last_match(text: str) -> re.Match[str] | None:
     last = None
     for match in NUMBER.finditer(text):
         last = match
-    return None if last is None else _decimal(last.group())
+    return last
+
+
+def last_number_spans(completion: Completion, **columns: Any) -> Spans:
+    """Where the number stands that counts: the last one."""
+    last = _last_match(completion_text(completion))
+    return [] if last is None else [last.span()]
 
 
 def _decimal(number: str) -> Decimal | None:
@@ -139,6 +151,8 @@ def correct_number(
 
 
 correct_number.verifier = number_is_right  # type: ignore[attr-defined]
+correct_number.spans = last_number_spans  # type: ignore[attr-defined]
+number_is_right.spans = last_number_spans  # type: ignore[attr-defined]
 
 
 def only_number(
@@ -151,6 +165,20 @@ def only_number(
     """
     texts = (completion_text(completion).strip() for completion in completions)
     return [1.0 if NUMBER.fullmatch(text) else 0.0 for text in texts]
+
+
+def _first_number_spans(completion: Completion, **columns: Any) -> Spans:
+    first = NUMBER.search(completion_text(completion))
+    return [] if first is None else [first.span()]
+
+
+def _only_number_spans(completion: Completion, **columns: Any) -> Spans:
+    text = completion_text(completion)
+    return [trimmed(text, 0, len(text))] if NUMBER.fullmatch(text.strip()) else []
+
+
+number_found.spans = _first_number_spans  # type: ignore[attr-defined]
+only_number.spans = _only_number_spans  # type: ignore[attr-defined]
 
 
 FUNCTIONS: dict[str, RewardFunction] = {

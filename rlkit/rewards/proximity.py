@@ -9,7 +9,7 @@ from typing import Any
 
 from rlkit.errors import bad_value, unknown_name
 from rlkit.rewards.golden import Example, GoldenSet
-from rlkit.rewards.numbers import expected_number, last_number, number_is_right
+from rlkit.rewards.numbers import expected_number, last_number, last_number_spans, number_is_right
 from rlkit.rewards.signatures import RewardFunction
 from rlkit.rewards.text import Completion, completion_text
 
@@ -86,6 +86,7 @@ def proximity(
     reward.__doc__ = f"From {right:g} (right) down to {outlier:g} (an outlier), by {by}, scale {scale:g}."
     reward.score_range = (float(outlier), float(right))  # type: ignore[attr-defined]
     reward.verifier = number_is_right  # type: ignore[attr-defined]
+    reward.spans = last_number_spans  # type: ignore[attr-defined]
     return reward
 
 

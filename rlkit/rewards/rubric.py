@@ -246,6 +246,8 @@ def _scaled(name: str, function: Callable[..., Any], weight: float) -> RewardFun
     verifier = getattr(function, "verifier", None)
     if verifier is not None:
         part.verifier = verifier
+    if hasattr(function, "spans"):
+        part.spans = function.spans
     known = score_range(function)
     if known is not None:
         part.score_range = (min(weight * end for end in known), max(weight * end for end in known))

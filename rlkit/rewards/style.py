@@ -17,10 +17,11 @@ from typing import Any
 
 from rlkit.errors import ConfigError, bad_value, unknown_name
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import marker_spans
 from rlkit.rewards.style_golden import GOLDEN as GOLDEN
 from rlkit.rewards.text import Completion, completion_text
+from rlkit.rewards.words import LONGEST_WORD, folded, repeated_spans, words_of
 
-LONGEST_WORD = 30  # letters; more are several words, so that a page without a space is not one
 PIECE = 150  # characters by which a language is told, about two lines
 CHAT_MARKERS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>", "<|eot_id|>"),
@@ -30,32 +31,8 @@ CHAT_MARKERS = (
 )
 """What chat templates write between turns: none of it belongs into an answer."""
 
-# Scripts that write no spaces: kana and Chinese characters. Each of them counts as a word.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-# Marks that are part of a word and no letters to Python: accents, Hebrew and Arabic vowels, the vowels of India.
-_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0eff"
-_WORD = re.compile(rf"[{_UNSPACED}]|(?:[^\W{_UNSPACED}]|[{_MARKS}])+")
-_WORD_OR_SYMBOL = re.compile(rf"{_WORD.pattern}|[^\w\s]")
 _LONG_RUN = re.compile(rf"(\S{{{LONGEST_WORD}}})(?=\S)")
 _NO_LETTERS = str.maketrans({c: " " for c in string.digits + string.punctuation if c != "'"})
-_TO_ASCII = {
-    0xFF01 + i: 0x21 + i for i in range(94)
-}  # full-width forms: ＜ is written for < to evade a search
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of `text`: runs of letters, digits and underscores, and each Chinese character or kana.
-
-    What is longer than `LONGEST_WORD` is cut into pieces of that length. A text that is more symbols than letters is
-    taken as symbols: each punctuation mark or emoji is a word as well.
-
-    >>> words_of("Add 7 and 5: 12."), words_of("12 :-) !!")
-    (['Add', '7', 'and', '5', '12'], ['12', ':', '-', ')', '!', '!'])
-    """
-    words = _WORD.findall(text)
-    if 2 * sum(map(len, words)) < sum(map(len, text.split())):
-        words = _WORD_OR_SYMBOL.findall(text)
-    return [word[i : i + LONGEST_WORD] for word in words for i in range(0, len(word), LONGEST_WORD)]
 
 
 def length_penalty(
@@ -93,7 +70,8 @@ def length_penalty(
         return -shorter / (target - tolerance) if shorter > 0 and too_short else 0.0
 
     span = f"{target - tolerance if too_short else 0} to {target + tolerance} {unit}"
-    return _reward("length_penalty", f"0 for {span}, down to −1 beyond.", score, -1, 0)
+    doc = f"0 for {span}, down to −1 beyond."
+    return _reward("length_penalty", doc, score, -1, 0, f"the whole completion: how many {unit} it has")
 
 
 def repetition_penalty(ngram: int = 3, most: float = 1.0) -> RewardFunction:
@@ -126,7 +104,9 @@ def repetition_penalty(ngram: int = 3, most: float = 1.0) -> RewardFunction:
         return -most * (1 - len(set(grams)) / len(grams)) + 0.0
 
     doc = f"0 down to {-most:g} with the share of {ngram}-word phrases that have occurred before."
-    return _reward("repetition_penalty", doc, score, -most, 0)
+    reward: Any = _reward("repetition_penalty", doc, score, -most, 0)
+    reward.spans = lambda completion, **columns: repeated_spans(completion_text(completion), ngram)
+    return reward  # type: ignore[no-any-return]
 
 
 def language(code: str = "en", among: Sequence[str] | None = None, least: int = 20) -> RewardFunction:
@@ -160,7 +140,7 @@ def language(code: str = "en", among: Sequence[str] | None = None, least: int = 
         return right / sum(letters)
 
     doc = f"The share of the answer that is written in {code!r}, 0 to 1."
-    return _reward(f"language_{code}", doc, score, 0, 1)
+    return _reward(f"language_{code}", doc, score, 0, 1, "the whole completion, in pieces of two lines")
 
 
 def _pieces(text: str) -> list[str]:
@@ -249,7 +229,9 @@ def readability(
         return max(0.0, 1.0 - max(0.0, low - value, value - high) / slope)
 
     doc = f"1 for a {measure} of {low:g} to {high:g}, down to 0 beyond."
-    return _reward("readability", doc, score, 0, 1)
+    return _reward(
+        "readability", doc, score, 0, 1, "the whole completion: the length of its words and sentences"
+    )
 
 
 def _measured(measure: str) -> Callable[[str], float]:
@@ -282,25 +264,29 @@ def no_markers(
     searched = (markers,) if isinstance(markers, str) else tuple(markers)
     if not searched or not all(isinstance(marker, str) and marker.strip() for marker in searched):
         raise bad_value("markers", markers, "at least one text, none of them blank")
-    folded = tuple(map(_folded, searched))
+    sought = tuple(map(folded, searched))
 
     def score(completion: Completion) -> float | None:
-        text = _folded(completion_text(completion))
+        text = folded(completion_text(completion))
         if not text.strip():
             return None
-        return float(wrong) if any(marker in text for marker in folded) else float(right)
+        return float(wrong) if any(marker in text for marker in sought) else float(right)
 
     shown = ", ".join(searched[:3]) + (" …" if len(searched) > 3 else "")
     doc = f"{wrong:g} for a text that holds one of {shown}, else {right:g}."
-    return _reward("no_markers", doc, score, min(right, wrong), max(right, wrong))
 
-
-def _folded(text: str) -> str:
-    return text.translate(_TO_ASCII).casefold()
+    reward: Any = _reward("no_markers", doc, score, min(right, wrong), max(right, wrong))
+    reward.spans = lambda completion, **columns: marker_spans(folded(completion_text(completion)), sought)
+    return reward  # type: ignore[no-any-return]
 
 
 def _reward(
-    name: str, doc: str, score: Callable[[Completion], float | None], low: float, high: float
+    name: str,
+    doc: str,
+    score: Callable[[Completion], float | None],
+    low: float,
+    high: float,
+    looks_at: str = "",
 ) -> RewardFunction:
     """The reward function that scores each completion by itself, from `low` to `high`."""
 
@@ -312,6 +298,7 @@ def _reward(
     reward.__name__ = reward.__qualname__ = name
     reward.__doc__ = doc
     reward.score_range = (float(low), float(high))  # type: ignore[attr-defined]
+    reward.looks_at = looks_at  # type: ignore[attr-defined]
     return reward
 
 

@@ -20,7 +20,7 @@ def reward_from(
 
     `verifier(completion, **columns) -> bool` judges one completion by its row's columns: it gets those that it
     names (or all, where it takes ``**columns``). The result carries it as `.verifier`, and (lowest, highest) as
-    `.score_range`.
+    `.score_range`; and its `.spans`, where it has them (`rlkit.rewards.spans`).
 
     Raises `ConfigError` for a verifier that is no plain function, and for scores that are no finite numbers.
 
@@ -61,6 +61,8 @@ def reward_from(
     reward.__doc__ = f"Reward {right:g} where {reward_name(verifier)} says right, else {wrong:g}."
     reward.score_range = (float(min(right, wrong)), float(max(right, wrong)))  # type: ignore[attr-defined]
     reward.verifier = judge  # type: ignore[attr-defined]
+    if hasattr(verifier, "spans"):
+        reward.spans = verifier.spans  # type: ignore[attr-defined]
     reward.required_columns = [  # type: ignore[attr-defined]
         p.name for p in parameters if p.kind in KEYWORD and p.default is inspect.Parameter.empty
     ]

@@ -10,13 +10,29 @@ Trainers write, everything else reads::
         print(diagnosis)
     run.report()                        # runs/demo/report.html
 
+``replay`` tells a recorded run over time again; ``recorded`` has those of the package, and ``pack`` makes one.
+
 Importing this loads neither torch nor matplotlib; pyarrow is loaded when samples are touched.
 """
 
 from rlkit.runs.diagnose import diagnose
 from rlkit.runs.evidence import Diagnosis
 from rlkit.runs.reader import Run, list_runs
+from rlkit.runs.recordings import pack, recorded
+from rlkit.runs.replay import Replay, replay
 from rlkit.runs.report import headline, write_report
 from rlkit.runs.writer import RunWriter
 
-__all__ = ["Diagnosis", "Run", "RunWriter", "diagnose", "headline", "list_runs", "write_report"]
+__all__ = [
+    "Diagnosis",
+    "Replay",
+    "Run",
+    "RunWriter",
+    "diagnose",
+    "headline",
+    "list_runs",
+    "pack",
+    "recorded",
+    "replay",
+    "write_report",
+]

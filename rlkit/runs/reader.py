@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import html
 import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import ConfigError, bad_value
 from rlkit.runs import lock, schema
 from rlkit.runs.diagnose import diagnose
 from rlkit.runs.evidence import Diagnosis
 from rlkit.runs.facts import run_facts
+from rlkit.runs.lines import Lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STALE_SECONDS = 600.0  # without file locks: silence after which a run without summary counts as interrupted
-_TAIL = 64  # bytes; a line ends in its time, so that no two end alike
 
 
 class Run:
@@ -41,7 +40,7 @@ class Run:
             if time.monotonic() >= end:
                 raise ConfigError(_not_a_run(self.path))
             time.sleep(0.05)
-        self._lines = _Lines(self.path / schema.METRICS)
+        self._lines = Lines(self.path / schema.METRICS)
         self.config  # noqa: B018 - a config that cannot be read is said now
 
     @property
@@ -136,24 +135,31 @@ class Run:
         """The whole steps whose completions were kept."""
         return [step for step in self.steps if self._samples_path(step).is_file()]
 
-    def samples_table(self, step: int) -> pa.Table:
-        """One whole step's completions as a pyarrow table; empty (with its columns) where none were kept."""
+    def samples_table(self, step: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """One whole step's completions as a pyarrow table; empty (with its columns) where none were kept.
+
+        ``columns``: read only these (``"reward/"``: all that begin so); those that the file lacks are left out.
+        """
         if step not in self.steps:
             raise bad_value("step", step, f"a whole step of {self.path}: {_spans(self.steps)}")
-        return _read_table(self._samples_path(step), self.reward_names)
+        return _read_table(self._samples_path(step), self.reward_names, columns)
 
     def samples(self, step: int) -> list[dict[str, Any]]:
         """One whole step's completions, one dict each; the columns are those of ``schema.sample_schema``."""
         rows: list[dict[str, Any]] = self.samples_table(step).to_pylist()
         return rows
 
-    def eval_samples(self, step: int, kind: str = "greedy") -> list[dict[str, Any]]:
-        """The completions of one evaluation; [] where they were not kept. ``kind``: "greedy" or "sampled"."""
+    def eval_table(self, step: int, kind: str = "greedy", columns: Sequence[str] | None = None) -> pa.Table:
+        """The completions of one evaluation, as ``samples_table`` gives a step's. ``kind``: "greedy" or "sampled"."""
         steps = [e["step"] for e in self.evals]
         if step not in steps:
             raise bad_value("step", step, f"a step of {self.path} with an evaluation: {_spans(steps)}")
         path = self.path / schema.EVALS / schema.eval_file(step, kind)
-        rows: list[dict[str, Any]] = _read_table(path, self.reward_names).to_pylist()
+        return _read_table(path, self.reward_names, columns)
+
+    def eval_samples(self, step: int, kind: str = "greedy") -> list[dict[str, Any]]:
+        """The same, one dict each; [] where they were not kept."""
+        rows: list[dict[str, Any]] = self.eval_table(step, kind).to_pylist()
         return rows
 
     def follow(self, poll: float = 0.2, timeout: float | None = None) -> Iterator[dict[str, Any]]:
@@ -162,7 +168,7 @@ class Run:
         ``poll``: seconds between two looks; ``timeout``: seconds without a new step after which to give up
         (None: as long as the run lives).
         """
-        lines = _Lines(self.path / schema.METRICS)
+        lines = self._fresh_lines()
         events: list[dict[str, Any]] = []
         seen, turn, last = 0, 0, time.monotonic()
         while True:
@@ -195,6 +201,10 @@ class Run:
         from rlkit.runs.report import write_report
 
         return write_report(self.path)
+
+    def _fresh_lines(self) -> Lines:
+        """What ``follow`` reads: all lines, from the first one on."""
+        return Lines(self.path / schema.METRICS)
 
     def _samples_path(self, step: int) -> Path:
         return self.path / schema.SAMPLES / schema.step_file(step)
@@ -230,56 +240,6 @@ def list_runs(root: str | os.PathLike[str] = "runs") -> list[Run]:
     return sorted(found, key=lambda run: (str((run.config.get("run") or {}).get("started", "")), run.name))
 
 
-class _Lines:
-    """Reads a growing file of JSON lines, each byte once; a tail without newline waits for the next look."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.turn = 0  # how often another file had taken the path
-        self._lock = threading.Lock()
-        self._start_over(None)
-
-    def _start_over(self, identity: tuple[int, int] | None) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.unreadable = 0
-        self._offset = 0
-        self._tail = b""  # the last bytes that were read
-        self._identity = identity
-
-    def read(self) -> list[dict[str, Any]]:
-        """All whole lines so far (a copy of the list)."""
-        with self._lock:
-            try:
-                with open(self.path, "rb") as file:
-                    stat = os.fstat(file.fileno())
-                    identity = (stat.st_dev, stat.st_ino)
-                    if identity != self._identity or not self._goes_on(file):
-                        self.turn += self._identity is not None
-                        self._start_over(identity)
-                    file.seek(self._offset)
-                    chunk = file.read()
-            except FileNotFoundError:  # not there yet
-                return list(self.events)
-            end = chunk.rfind(b"\n") + 1
-            self._offset += end
-            self._tail = (self._tail + chunk[:end])[-_TAIL:]
-            for line in chunk[:end].split(b"\n"):
-                if line.strip():
-                    self._take(line)
-            return list(self.events)
-
-    def _goes_on(self, file: BinaryIO) -> bool:
-        """Whether what was read still stands there: systems give the number of a file that is gone to a new one."""
-        file.seek(self._offset - len(self._tail))
-        return file.read(len(self._tail)) == self._tail
-
-    def _take(self, line: bytes) -> None:
-        try:
-            self.events.append(schema.loads(line))
-        except ValueError:  # includes broken UTF-8
-            self.unreadable += 1
-
-
 def _is_event(event: dict[str, Any], kind: str) -> bool:
     return event.get("event") == kind and isinstance(event.get("step"), int)
 
@@ -306,7 +266,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as a run's {path.name}: {error}") from error
 
 
-def _read_table(path: Path, reward_names: list[str]) -> pa.Table:
+def _read_table(path: Path, reward_names: list[str], columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -314,12 +274,17 @@ def _read_table(path: Path, reward_names: list[str]) -> pa.Table:
         return schema.sample_schema(reward_names).empty_table()
     try:
         with open(path, "rb") as file:
-            table = pq.read_table(file)
+            whole = pq.ParquetFile(file)
+            wanted = tuple(columns or ())
+            names = [n for n in whole.schema_arrow.names if n in wanted or n[: n.find("/") + 1] in wanted]
+            table = whole.read(None if columns is None else names)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
             f"{path} is not a readable parquet file ({error}). A run writes such files whole: was it cut "
             "short while being copied, or is it a pointer of a large-file store?"
         ) from error
+    if columns is not None:
+        return table
     for field in schema.sample_schema(reward_names):  # a file from elsewhere, or of an older version
         if field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))

@@ -235,14 +235,21 @@ def sample_table(step: int, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """
     import pyarrow as pa
 
-    names = list(dict.fromkeys(key for row in rows for key in row))
+    given = list(dict.fromkeys(key for row in rows for key in row))
+    names = {
+        whole_text(name): name for name in given
+    }  # what no file could hold is not in a column's name, too
+    if len(names) < len(given):
+        twice = next(name for name in given if names[whole_text(name)] != name)
+        raise ConfigError(f"two sample columns of step {step} would both be called {whole_text(twice)!r}.")
     schema = sample_schema(name[len(REWARD) :] for name in names if name.startswith(REWARD))
     for name in names:
         if name not in schema.names:
             raise unknown_name("sample column", name, schema.names)
     columns = []
     for field in schema:
-        values = [step] * len(rows) if field.name == "step" else [_cell(row, field.name) for row in rows]
+        key = names.get(field.name, field.name)
+        values = [step] * len(rows) if field.name == "step" else [_cell(row, key) for row in rows]
         try:
             columns.append(pa.array(values, type=field.type))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

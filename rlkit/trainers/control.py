@@ -46,6 +46,16 @@ class TrainerControl:
         return self._state in ("running", "paused")
 
     @property
+    def pausing(self) -> bool:
+        """Whether it is paused, or will be after the running step."""
+        return self._paused and not self._allowed
+
+    @property
+    def background(self) -> bool:
+        """Whether the training has a thread of its own: the notebook then stays free, and hears its buttons."""
+        return self._thread is not None and self._thread is not threading.main_thread()
+
+    @property
     def stop_reason(self) -> str | None:
         """Why training was asked to stop; None where it was not."""
         return self._stop_reason

@@ -57,6 +57,7 @@ class TrainingLoop:
         self._writer: RunWriter | None = None
         self._history: list[dict[str, Any]] = []  # the step lines, for the diagnoses
         self._said: set[str] = set()
+        self._drawers: list[Any] = []  # of dashboards; told when training has ended, however it did
 
     # -- what a subclass says -------------------------------------------------------------------------
 
@@ -175,6 +176,8 @@ class TrainingLoop:
             for reporter in self.reporters:
                 reporter.close()
             self.control.end(ended, summary, failure if background else None)
+            for drawer in self._drawers:
+                drawer.close()
 
     def _whole_training(self) -> dict[str, Any]:
         (self.run.directory / "summary.json").unlink(missing_ok=True)  # a run that goes on is not finished
@@ -299,6 +302,16 @@ class TrainingLoop:
         from rlkit.runs.report import write_report
 
         return write_report(self.run_dir)
+
+    def dashboard(self, *compare: Any) -> Any:
+        """A live ``TrainingDashboard`` of this training, for a notebook: show it, then ``train(background=True)``.
+
+        Its buttons act through ``control``. While training runs in the foreground they are disabled, and it is drawn
+        between two steps. ``compare``: up to four earlier runs beside it.
+        """
+        from rlkit.widgets.following import dashboard
+
+        return dashboard(self, compare)
 
     def save_model(self, path: str | Path | None = None, about: dict[str, Any] | None = None) -> Path:
         """Write model (or adapter), tokenizer and model card; whole or not at all.

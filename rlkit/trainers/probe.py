@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rlkit.objectives import group_advantages
 from rlkit.rollout import Rewards, Rollout
+from rlkit.runs.evidence import percent
 
 _ENOUGH = 1024  # tokens: shorter limits are probed with up to four times as many, to see where answers end
 _NEARLY_ALL = 0.9  # of the prompts
@@ -87,14 +88,14 @@ class ProbeReport:
     def __str__(self) -> str:
         parts = [
             f"{len(self.lengths)} completions: median {self.quantile(0.5)} tokens, 90 % within {self.quantile(0.9)}, "
-            f"{self.truncated:.0%} beyond {self.max_completion_length}"
+            f"{percent(self.truncated)} beyond {self.max_completion_length}"
         ]
         if self.p_right is not None:
             parts.append(
-                f"right: {sum(self.p_right) / len(self.p_right):.0%} on average, never for "
+                f"right: {percent(sum(self.p_right) / len(self.p_right))} on average, never for "
                 f"{sum(p == 0 for p in self.p_right)} of {len(self.p_right)} prompts"
             )
-        parts.append(f"no reward spread in {self.dead_groups:.0%} of groups")
+        parts.append(f"no reward spread in {percent(self.dead_groups)} of groups")
         return "; ".join(parts)
 
 

@@ -136,6 +136,7 @@ class RolloutRun(TrainingLoop):
             "sync_check": {"gap": proof.gap, "moved": proof.moved}
             if (proof := self.generation.proof)
             else None,
+            "total_steps": self.total_steps,
             "schedule": self.args.schedule(len(self.train_rows)),
             self.algorithm.lower(): self.args.to_dict(),
             "seed": self.args.seed,

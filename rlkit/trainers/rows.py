@@ -125,6 +125,7 @@ class RowTrainer(TrainingLoop):
             "train_rows": len(self.train_rows),
             "eval_rows": len(self.eval_rows),
             "left_out": self.left_out,
+            "total_steps": self.total_steps,
             "schedule": self.args.schedule(len(self.train_rows)),
             self.algorithm.lower().replace(" ", "_"): self.args.to_dict(),
             "seed": self.args.seed,

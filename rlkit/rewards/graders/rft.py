@@ -126,6 +126,15 @@ def _read(grader: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, An
     return grader
 
 
+_LOOKS_AT = {
+    "string_check": "the whole text, letter by letter, beside the reference",
+    "text_similarity": "the whole text, and how like the reference it is",
+    "score_model": "the whole text: another model reads it",
+    "python": "whatever its Python code looks at",
+    "multi": "what its graders look at",
+}
+
+
 def _reward(grader: Grader) -> RewardFunction:
     """A grader in TRL's signature."""
     name = identifier(grader.name)
@@ -151,6 +160,7 @@ def _reward(grader: Grader) -> RewardFunction:
             reward.verifier = grader.verifier
     if grader.kind == "text_similarity":
         reward.score_range = (0.0, 1.0)
+    reward.looks_at = _LOOKS_AT[grader.kind]
     reward.__name__ = reward.__qualname__ = name
     reward.__doc__ = f"The {grader.kind} grader {grader.name!r} of reinforcement fine-tuning."
     reward.required_columns = [column for column in grader.columns if column != "prompt"]

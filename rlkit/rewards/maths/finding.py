@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 
 from rlkit.rewards.numbers import NUMBER
+from rlkit.rewards.spans import Spans
 
 LONGEST_TEXT = 2000
 """So many characters from the end of a completion are searched: who has answered before has gone on rambling."""
@@ -41,23 +42,30 @@ def stated_answers(text: str) -> list[str]:
     >>> stated_answers(r"The answer is 41. Wait: \boxed{42}")
     ['42', '41']
     """
-    found: list[tuple[int, str]] = []
+    return [text[start:end] for start, end in stated_spans(text)]
+
+
+def stated_spans(text: str) -> Spans:
+    """Return where `stated_answers` stand."""
+    found: list[tuple[int, int, int]] = []  # where the form begins; where its content begins and ends
     box = _last(_BOX, text)
     if box is not None:
         content = braced(text, box.end() - 1)
         if content is not None:
-            found.append((box.start(), content))
+            found.append((box.start(), box.end(), box.end() + len(content)))
     start = text.rfind("<answer>")
     end = text.find("</answer>", start)
     if 0 <= start < end:
-        found.append((start, text[start + len("<answer>") : end]))
+        found.append((start, start + len("<answer>"), end))
     start = text.rfind("####")
     if start >= 0:
-        found.append((start, text[start:].lstrip("#").partition("\n")[0]))
+        said = text[start:].lstrip("#")
+        begin = len(text) - len(said)
+        found.append((start, begin, begin + len(said.partition("\n")[0])))
     sentence = _last(_SENTENCE, text)
     if sentence is not None:
-        found.append((sentence.start(), _said_next(text[sentence.end() :])))
-    return [content for _, content in sorted(found, reverse=True)]
+        found.append((sentence.start(), *_said_next(text, sentence.end())))
+    return [(begin, end) for _, begin, end in sorted(found, reverse=True)]
 
 
 def last_things(text: str) -> Iterator[str]:
@@ -66,27 +74,40 @@ def last_things(text: str) -> Iterator[str]:
     >>> list(last_things("Adding up, 17+25 = 42 apples"))
     ['Adding up, 17+25 = 42 apples', ' 42 apples', '42']
     """
-    line = last_line(text)
-    yield line
-    before = _last(_BEFORE_A_RESULT, line)
+    return (text[start:end] for start, end in last_spans(text))
+
+
+def last_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where `last_things` stand."""
+    start, line_end = last_line_span(text)
+    yield start, line_end
+    before = _last(_BEFORE_A_RESULT, text[start:line_end])
     if before is not None:
-        yield line[before.end() :]
-    ends: list[tuple[int, str]] = []
+        yield start + before.end(), line_end
+    ends: list[tuple[int, str, int]] = []
     for opening, closing in DELIMITERS:
         end = text.rfind(closing)
         start = text.rfind(opening, 0, end) if end > 0 else -1
         if start >= 0 and text[start + len(opening) : end].strip():
-            ends.append((end, text[start + len(opening) : end]))
+            ends.append((end, text[start + len(opening) : end], start + len(opening)))
     number = _last(_LAST_NUMBER, text)
     if number is not None:
-        ends.append((number.end(), number.group()))
+        ends.append((number.end(), number.group(), number.start()))
     if ends:
-        yield max(ends)[1]
+        end, _, start = max(ends)
+        yield start, end
 
 
 def last_line(text: str) -> str:
     """Return the last line of `text` that holds anything."""
-    return text.rstrip().rpartition("\n")[2]
+    start, end = last_line_span(text)
+    return text[start:end]
+
+
+def last_line_span(text: str) -> tuple[int, int]:
+    """Return where that line stands."""
+    end = len(text.rstrip())
+    return text.rfind("\n", 0, end) + 1, end
 
 
 def braced(text: str, start: int) -> str | None:
@@ -106,16 +127,17 @@ def braced(text: str, start: int) -> str | None:
     return None
 
 
-def _said_next(tail: str) -> str:
-    """Return the first thing that is said in `tail`: a formula, or a sentence up to its end."""
-    tail = tail.lstrip(" \t\n*_:=")
+def _said_next(text: str, place: int) -> tuple[int, int]:
+    """Return where the first thing stands that is said from `place` on: a formula, or a sentence up to its end."""
+    tail = text[place:].lstrip(" \t\n*_:=")
+    start = len(text) - len(tail)
     for opening, closing in DELIMITERS:
         if tail.startswith(opening):
             end = tail.find(closing, len(opening))
             if end > 0:
-                return tail[len(opening) : end]
+                return start + len(opening), start + end
     # An exclamation mark here ends the sentence; in a formula it is a factorial.
-    return _SENTENCE_END.split(tail, maxsplit=1)[0].rstrip(" .!*_")
+    return start, start + len(_SENTENCE_END.split(tail, maxsplit=1)[0].rstrip(" .!*_"))
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -35,10 +35,11 @@ from typing import Any
 
 from rlkit.errors import RewardError, bad_value
 from rlkit.rewards.maths.equal import same
-from rlkit.rewards.maths.finding import LONGEST_TEXT, last_line, last_things, stated_answers
+from rlkit.rewards.maths.finding import LONGEST_TEXT, last_line_span, last_spans, stated_answers, stated_spans
 from rlkit.rewards.maths.golden import GOLDEN as GOLDEN
 from rlkit.rewards.maths.reading import PARSED, Library, read
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans
 from rlkit.rewards.text import Completion, completion_text
 from rlkit.rewards.verifiers import reward_from
 
@@ -82,12 +83,7 @@ def compare_maths(text: str, answer: Any) -> MathsVerdict:
     `text` raises.
     """
     gold = _gold(answer)
-    if read(gold).parser == "text":
-        stated = stated_answers(text[-LONGEST_TEXT:])
-        formal = stated[0] if stated else None
-        casual = formal if formal is not None else last_line(text[-LONGEST_TEXT:])
-    else:
-        formal, casual = _said(text)
+    formal, casual = _said(text, words=read(gold).parser == "text")
     strict = formal is not None and same(gold, formal)
     lenient = strict or same(gold, casual, loose=True)
     return MathsVerdict(strict, lenient, _reading(casual), _reading(gold))
@@ -104,14 +100,28 @@ def verify_maths(text: str, answer: Any, strict: bool = False) -> bool:
     return verdict.strict if strict else verdict.lenient
 
 
-def _said(text: str) -> tuple[str | None, str]:
-    """Return the answer that counts strictly, or None, and the one that counts leniently, as they stand in `text`."""
+def _said(text: str, words: bool = False) -> tuple[str | None, str]:
+    """Return the answer that counts strictly, or None, and the one that counts leniently, as they stand in `text`.
+
+    `words`: what is looked for is no maths.
+    """
     text = text[-LONGEST_TEXT:]
-    stated = stated_answers(text)
-    formal = _first_read(stated)
+    formal, (start, end) = _said_spans(text, words)
+    return None if formal is None else text[formal[0] : formal[1]], text[start:end]
+
+
+def _said_spans(text: str, words: bool) -> tuple[tuple[int, int] | None, tuple[int, int]]:
+    """Return where they stand."""
+    stated = stated_spans(text)
+    formal = next(iter(stated), None) if words else _first_span(text, stated)
     if formal is not None:
         return formal, formal
-    return None, _first_read(last_things(text)) or (stated[0] if stated else last_line(text))
+    lenient = None if words else _first_span(text, last_spans(text))
+    return None, lenient or (stated[0] if stated else last_line_span(text))
+
+
+def _first_span(text: str, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+    return next((span for span in spans if read(text[span[0] : span[1]]).parser in PARSED), None)
 
 
 def _first_read(candidates: Iterable[str]) -> str | None:
@@ -156,6 +166,23 @@ def _leniently(completion: Completion, *, answer: Any, **columns: Any) -> bool:
     return verify_maths(completion_text(completion), answer)
 
 
+def _finder(strict: bool) -> Callable[..., Spans]:
+    """Where the answer stands that is compared."""
+
+    def spans(completion: Completion, answer: Any, **columns: Any) -> Spans:
+        text = completion_text(completion)
+        skipped = max(0, len(text) - LONGEST_TEXT)
+        words = read(_gold(answer)).parser == "text"
+        formal, casual = _said_spans(text[skipped:], words)
+        found = formal if strict else casual
+        return [] if found is None else [(skipped + found[0], skipped + found[1])]
+
+    return spans
+
+
+_strictly.spans, _leniently.spans = _finder(True), _finder(False)  # type: ignore[attr-defined]
+
+
 def correct_maths(right: float = 1.0, wrong: float = 0.0, strict: bool = False) -> RewardFunction:
     """Return a reward function that pays `right` for the column `answer`'s value and `wrong` for anything else.
 
@@ -195,6 +222,7 @@ def correct_maths_lenient(
 
 correct_maths_strict.verifier = _strictly  # type: ignore[attr-defined]
 correct_maths_lenient.verifier = _leniently  # type: ignore[attr-defined]
+correct_maths_strict.spans, correct_maths_lenient.spans = _finder(True), _finder(False)  # type: ignore[attr-defined]
 
 strict_and_lenient: tuple[RewardFunction, RewardFunction] = (correct_maths_strict, correct_maths_lenient)
 """Both, to be logged side by side: ``reward_funcs=[*strict_and_lenient, …], reward_weights=[1.0, 0.0, …]``."""

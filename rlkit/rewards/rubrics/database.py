@@ -30,8 +30,10 @@ from rlkit.errors import RewardError
 from rlkit.rewards.rubric import Rubric
 from rlkit.rewards.rubrics.database_golden import GOLDEN
 from rlkit.rewards.rubrics.phrases import reply_text
+from rlkit.rewards.rubrics.readings import blanked
 from rlkit.rewards.rubrics.sql import Result, copies, run_query
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans
 from rlkit.rewards.text import Completion
 from rlkit.rewards.verifiers import reward_from
 
@@ -211,6 +213,18 @@ def _reference(query: str, database: str) -> tuple[Result, ...]:
     return results
 
 
+def _query_spans(completion: Completion, **columns: Any) -> Spans:
+    """The query that is read."""
+    text = blanked(completion)
+    query = read_query(text)
+    start = text.rfind(query)
+    return [(start, start + len(query))] if start >= 0 else []
+
+
+is_select.spans = runs.spans = _query_spans  # type: ignore[attr-defined]
+has_right_columns.spans = returns_right_rows.spans = _query_spans  # type: ignore[attr-defined]
+
+
 # --- reward functions ------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +249,8 @@ def sql_rows(
         scores.append(sum(shares) / len(shares))
     return scores
 
+
+sql_rows.spans = _query_spans  # type: ignore[attr-defined]
 
 sql_select = reward_from(is_select, name="sql_select")
 sql_select.__doc__ = "Reward 1 for one SELECT statement, whatever it asks, else 0."

@@ -17,16 +17,24 @@ made-up one) and `message` (what the model read).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rlkit.errors import RewardError, bad_value
 from rlkit.rewards.rubric import Rubric
+from rlkit.rewards.rubrics.contacts import WORD, read_contacts, read_signature, signature_spans
+from rlkit.rewards.rubrics.contacts import Contacts as Contacts
 from rlkit.rewards.rubrics.email_golden import GOLDEN
-from rlkit.rewards.rubrics.phrases import check_phrases, plain, reply_text, share_said
+from rlkit.rewards.rubrics.phrases import (
+    check_phrases,
+    listed,
+    plain,
+    reply_text,
+    share_said,
+)
+from rlkit.rewards.rubrics.readings import blanked, phrase_spans
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans
 from rlkit.rewards.text import Completion
 from rlkit.rewards.verifiers import reward_from
 
@@ -36,14 +44,8 @@ GREETING_WORDS = 5
 LETTERS_A_WORD = 12
 """A reply is also too long where it has more than so many characters for each word allowed."""
 
-
-def _listed(words: str) -> frozenset[str]:
-    return frozenset(words.split(","))
-
-
 _HEADERS = ("subject:", "re:", "from:", "to:", "cc:", "bcc:", "date:", "sent:", "reply:")
-_TITLES = _listed("mr,mrs,ms,miss,mx,dr,prof,professor,sir,madam")
-_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+_TITLES = listed("mr,mrs,ms,miss,mx,dr,prof,professor,sir,madam")
 
 
 # --- the greeting and the words --------------------------------------------------------------------------------------
@@ -54,15 +56,32 @@ def greets_by_name(completion: Completion, *, recipient: str, **columns: Any) ->
 
     Raises `RewardError` where `recipient` holds no name.
     """
-    names = set(_WORD.findall(plain(recipient))) - _TITLES if isinstance(recipient, str) else set()
+    names = set(WORD.findall(plain(recipient))) - _TITLES if isinstance(recipient, str) else set()
     if not names:
         raise RewardError(
             f"recipient={recipient!r:.80} holds no name. Is it the right column of this data set?"
         )
-    for line in reply_text(completion).splitlines():
+    return not names.isdisjoint(WORD.findall(plain(_greeting(reply_text(completion))[1]))[:GREETING_WORDS])
+
+
+def _greeting(text: str) -> tuple[int, str]:
+    """The first line, header lines aside, up to 200 characters of it, and where it begins."""
+    start = 0
+    for line in text.splitlines(keepends=True):
         if line.strip() and not plain(line[:20]).startswith(_HEADERS):
-            return not names.isdisjoint(_WORD.findall(plain(line[:200]))[:GREETING_WORDS])
-    return False
+            return start, line[:200]
+        start += len(line)
+    return start, ""
+
+
+def _greeting_spans(completion: Completion, recipient: str, **columns: Any) -> Spans:
+    """The name in the greeting."""
+    if not greets_by_name(completion, recipient=recipient):
+        return []
+    start, line = _greeting(blanked(completion))
+    names = set(WORD.findall(plain(recipient))) - _TITLES
+    words = list(WORD.finditer(line))[:GREETING_WORDS]
+    return [(start + w.start(), start + w.end()) for w in words if plain(w.group()) in names]
 
 
 def short_enough(completion: Completion, *, max_words: int, **columns: Any) -> bool:
@@ -92,122 +111,6 @@ def has_keywords(
 
 
 # --- the signature ---------------------------------------------------------------------------------------------------
-
-_BLOCK_LINES, _LINE_LETTERS, _SENTENCE_WORDS, _BODY_WORDS = 8, 80, 6, 3
-_TAIL = 2000  # characters from the end in which a signature is looked for
-_AT_MOST = 2  # contacts of one kind: a longer list is a list of guesses
-_CLOSINGS = _listed(
-    "best regards,kind regards,warm regards,with kind regards,with best regards,regards,best,best wishes,"
-    "with best wishes,all the best,sincerely,yours sincerely,sincerely yours,yours faithfully,yours truly,yours,"
-    "many thanks,thanks,thank you,cheers,warmly,respectfully,--,-"
-)
-_LABELS = _listed("phone,tel,telephone,mobile,cell,call,fax,email,e-mail,mail,address,web")
-_PHONE = re.compile(r"(?<![0-9A-Za-z@.+/-])[+(]?[0-9][0-9 ()/.-]{5,22}[0-9](?![0-9A-Za-z@])")
-_LABELLED = re.compile(r"\b(?:phone|tel|telephone|mobile|cell|call|fax)\b")
-_GROUPED = re.compile(r"[0-9]{3}[-. ][0-9]{3,4}(?:[-. ][0-9]{4})?")
-_DATE = re.compile(r"[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{2,4}")
-_EMAIL = re.compile(r"[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,24}")
-_BETWEEN = re.compile(r"[\s<>()\[\]|,;:]+")
-_STREETS = _listed(
-    "street,st,road,rd,avenue,ave,lane,ln,drive,boulevard,blvd,way,square,place,court,quay,terrace,close,"
-    "row,hill,park,crescent,rue,via,calle,plaza,platz,weg,strasse,allee,gasse"
-)
-_STREET_ENDS = ("strasse", "str", "weg", "platz", "allee", "gasse")
-_NUMBER_OR_WORD = re.compile(r"[^\W_]+")
-_HOUSE = re.compile(r"[0-9]{1,5}[a-z]?")
-
-
-@dataclass(frozen=True, slots=True)
-class Contacts:
-    """The contacts in a signature: phone numbers as digits, addresses as "14 mill lane", all in lower case."""
-
-    phones: frozenset[str] = frozenset()
-    emails: frozenset[str] = frozenset()
-    addresses: frozenset[str] = frozenset()
-
-    def __bool__(self) -> bool:
-        return bool(self.phones or self.emails or self.addresses)
-
-    def among(self, others: Contacts) -> bool:
-        """Whether each of these is one of `others`; a phone number may have its country code or not."""
-        known = all(any(_same_phone(phone, other) for other in others.phones) for phone in self.phones)
-        return known and self.emails <= others.emails and self.addresses <= others.addresses
-
-
-def _same_phone(one: str, other: str) -> bool:
-    short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
-    return len(short) >= 7 and long.endswith(short)
-
-
-def read_contacts(lines: Sequence[str]) -> Contacts:
-    """Return the phone numbers, e-mail addresses and street addresses in a few short lines.
-
-    A phone number has 7 to 15 digits, at least three different ones, and looks like one: it begins with "+", "0" or
-    "(", is grouped as in 555-0142, or is called phone, tel, mobile. A street address is a house number within three
-    words of a word for a street.
-
-    >>> sorted(read_contacts(["Tel. 020 7946 0311", "14 Mill Lane, Barrowby"]).addresses)
-    ['14 mill lane']
-    """
-    phones: set[str] = set()
-    emails: set[str] = set()
-    addresses: set[str] = set()
-    for line in lines:
-        text = plain(line[:_LINE_LETTERS]).replace("(0)", "")  # +44 (0)20 is +44 20
-        for match in _PHONE.finditer(text):
-            number = match.group()
-            digits = "".join(c for c in number if c in "0123456789")
-            looks = (
-                number[0] in "+0(" or _GROUPED.fullmatch(number) or _LABELLED.search(text[: match.start()])
-            )
-            if 7 <= len(digits) <= 15 and len(set(digits)) >= 3 and looks and not _DATE.fullmatch(number):
-                phones.add(digits)
-        for token in _BETWEEN.split(text):
-            if _EMAIL.fullmatch(token.rstrip(".")):
-                emails.add(token.rstrip("."))
-        words = _NUMBER_OR_WORD.findall(text)
-        for i, word in enumerate(words):
-            if word in _STREETS or (len(word) > 5 and word.endswith(_STREET_ENDS)):
-                near = range(max(0, i - 4), min(len(words), i + 2))
-                house = next((j for j in near if _HOUSE.fullmatch(words[j])), None)
-                if house is not None:
-                    addresses.add(" ".join(words[min(i, house) : max(i, house) + 1]))
-    return Contacts(frozenset(phones), frozenset(emails), frozenset(addresses))
-
-
-def read_signature(text: str) -> Contacts | None:
-    """Return the contacts in the signature block that ends `text`, or None where it does not end in one.
-
-    The block is what stands below a closing formula ("Kind regards,", "--"), or the short lines at the end that are no
-    sentences: at most eight lines of at most 80 characters. It needs a name, one contact or two of a kind, no line
-    twice, and a reply of at least three words above it.
-
-    >>> read_signature("See you on Friday.\\n\\nKind regards,\\nNora Feld\\n+44 20 7946 0311").phones
-    frozenset({'442079460311'})
-    >>> read_signature("+44 20 7946 0311") is None
-    True
-    """
-    lines = [line for raw in text[-_TAIL:].splitlines() if (line := raw.strip())]
-    block: list[str] = []
-    while lines and len(block) < _BLOCK_LINES:
-        line = lines[-1]
-        if len(line) > _LINE_LETTERS or line.startswith(">") or plain(line).rstrip(",.! ") in _CLOSINGS:
-            break
-        if line[-1] in ".!?" and len(line.split()) >= _SENTENCE_WORDS:
-            break
-        block.append(lines.pop())
-    contacts = read_contacts(block)
-    kinds = (contacts.phones, contacts.emails, contacts.addresses)
-    if not contacts or any(len(kind) > _AT_MOST for kind in kinds) or len(set(block)) < len(block):
-        return None
-    # What holds digits or an @ is a contact, the rest but for its label is somebody's name.
-    tokens = [token for line in block for token in _BETWEEN.split(plain(line))]
-    words = [
-        w for token in tokens if not any(c.isdigit() or c == "@" for c in token) for w in _WORD.findall(token)
-    ]
-    named = any(len(word) > 1 and word not in _LABELS for word in words)
-    body = sum(len(_WORD.findall(plain(line))) for line in lines[-20:])
-    return contacts if named and body >= _BODY_WORDS else None
 
 
 def has_signature(completion: Completion, *, signature: str = "", **columns: Any) -> bool:
@@ -248,12 +151,23 @@ def email_keywords(
     ]
 
 
+def _keyword_spans(
+    completion: Completion, keywords: Sequence[str], message: str = "", **columns: Any
+) -> Spans:
+    return phrase_spans(completion, check_phrases(keywords, "keywords"), message or "")
+
+
 email_keywords.verifier = has_keywords  # type: ignore[attr-defined]
+email_keywords.spans = _keyword_spans  # type: ignore[attr-defined]
+greets_by_name.spans = _greeting_spans  # type: ignore[attr-defined]
+has_signature.spans = signature_spans  # type: ignore[attr-defined]
 
 email_exact = reward_from(is_ideal, name="email_exact")
+email_exact.looks_at = "the whole reply beside the ideal one"  # type: ignore[attr-defined]
 email_exact.__doc__ = "Reward 1 where the reply is the ideal one, white space aside, else 0."
 
 email_too_long = reward_from(short_enough, right=0.0, wrong=-1.0, name="email_too_long")
+email_too_long.looks_at = "the whole reply: how many words it has"  # type: ignore[attr-defined]
 email_too_long.__doc__ = (
     "Charge −1 for a reply of more than `max_words` words, else 0 (for an empty one, too)."
 )

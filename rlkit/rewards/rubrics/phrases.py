@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from rlkit.errors import RewardError
@@ -27,11 +27,17 @@ WORDS_A_PHRASE_WORD = 2
 """A text must have more than so many times as many different words as the phrases that it is paid for have words."""
 
 _COPIED = 4  # words from which on a line that stands in the question counts as copied from it
-_TAG = re.compile(r"<[^<>]*>")
-_THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_LIKE_ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "–": "-", "—": "-"})
-_INVISIBLE = str.maketrans(dict.fromkeys([0xAD, 0x2060, 0xFEFF, *range(0x200B, 0x2010)]))
+TAG = re.compile(r"<[^<>]*>")
+THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+MARKUP = str.maketrans(dict.fromkeys("*_`~"))
+LIKE_ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "–": "-", "—": "-"})
+INVISIBLE = str.maketrans(dict.fromkeys([0xAD, 0x2060, 0xFEFF, *range(0x200B, 0x2010)]))
 _LONGEST_WORD = 64  # normalising a long run of combining marks takes quadratic time
+
+
+def listed(words: str) -> frozenset[str]:
+    """Words with commas between them as a set."""
+    return frozenset(words.split(","))
 
 
 def reply_text(completion: Completion) -> str:
@@ -42,7 +48,7 @@ def reply_text(completion: Completion) -> str:
     >>> reply_text("<think>6 years? No, ten.</think>Ten years.")
     'Ten years.'
     """
-    return _THOUGHTS.sub("", completion_text(completion))
+    return THOUGHTS.sub("", completion_text(completion))
 
 
 def plain(text: str) -> str:
@@ -51,7 +57,7 @@ def plain(text: str) -> str:
     >>> plain("We’ll  refund\\n24.90")
     "we'll refund 24.90"
     """
-    return " ".join(text.translate(_LIKE_ASCII).casefold().split())
+    return " ".join(text.translate(LIKE_ASCII).casefold().split())
 
 
 def unmasked(text: str) -> str:
@@ -64,7 +70,7 @@ def unmasked(text: str) -> str:
     """
     if text.isascii():
         return plain(text)
-    words = text.translate(_INVISIBLE).split()
+    words = text.translate(INVISIBLE).split()
     return plain(" ".join(unicodedata.normalize("NFKC", w) if len(w) <= _LONGEST_WORD else w for w in words))
 
 
@@ -74,12 +80,16 @@ def says(text: str, phrase: str) -> bool:
     >>> says("we refund 24.90 today", "24.90"), says("we refund 124.90", "24.90"), says("room 4.5", "4")
     (True, False, False)
     """
+    return next(said_at(text, phrase), -1) >= 0
+
+
+def said_at(text: str, phrase: str) -> Iterator[int]:
+    """Where `phrase` stands in `text` as `says` finds it: the beginnings, in order."""
     start = text.find(phrase)
     while start >= 0:
         if not (_inside(text, start) or _inside(text, start + len(phrase))):
-            return True
+            yield start
         start = text.find(phrase, start + 1)
-    return False
 
 
 def _inside(text: str, at: int) -> bool:
@@ -132,13 +142,14 @@ def own_text(text: str, given: str = "") -> str:
     'it comes today .'
     """
     asked = plain(given or "")
-    kept = []
-    for line in _TAG.sub(" ", text).splitlines():
-        line = plain(line)
-        copied = bool(asked) and line.count(" ") >= _COPIED - 1 and line in asked
-        if line and not copied and not line.startswith(">"):
-            kept.append(line)
-    return " ".join(kept)
+    lines = map(plain, TAG.sub(" ", text).splitlines())
+    return " ".join(line for line in lines if is_own(line, asked))
+
+
+def is_own(line: str, asked: str) -> bool:
+    """Say whether a `plain` line is neither empty nor quoted nor copied from what was `asked`."""
+    copied = bool(asked) and line.count(" ") >= _COPIED - 1 and line in asked
+    return bool(line) and not copied and not line.startswith(">")
 
 
 def check_phrases(wanted: Sequence[str], column: str) -> list[str]:

@@ -17,6 +17,8 @@ from typing import Any
 
 from rlkit.errors import RewardError, bad_value
 from rlkit.rewards.rubrics.phrases import (
+    MARKUP,
+    TAG,
     check_phrases,
     fits,
     own_text,
@@ -26,7 +28,9 @@ from rlkit.rewards.rubrics.phrases import (
     share_said,
     unmasked,
 )
+from rlkit.rewards.rubrics.readings import blanked, open_reading, own_reading, phrase_spans, said_spans
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans
 from rlkit.rewards.text import Completion
 from rlkit.rewards.verifiers import reward_from
 
@@ -86,6 +90,14 @@ def mentions(any_of: Sequence[str] | None = None, right: float = 1.0, wrong: flo
         wanted = check_phrases(any_of, "any_of") if fixed is None else fixed
         return share_in(own_words(completion, question), ["|".join(wanted)]) == 1
 
+    def spans(
+        completion: Completion, any_of: Sequence[str] = (), question: str = "", **columns: Any
+    ) -> Spans:
+        return phrase_spans(
+            completion, check_phrases(any_of, "any_of") if fixed is None else fixed, question or ""
+        )
+
+    says_one.spans = spans  # type: ignore[attr-defined]
     shown = "the row's phrases" if fixed is None else ", ".join(fixed)
     about = f"Reward {right:g} for saying one of {shown}, else {wrong:g}."
     return priced(says_one, right, wrong, "mentions", about, ["any_of"] if fixed is None else [])
@@ -115,7 +127,12 @@ def makes_points(
     ]
 
 
+def _point_spans(completion: Completion, points: Sequence[str], question: str = "", **columns: Any) -> Spans:
+    return phrase_spans(completion, check_phrases(points, "points"), question or "")
+
+
 makes_points.verifier = all_points  # type: ignore[attr-defined]
+makes_points.spans = _point_spans  # type: ignore[attr-defined]
 makes_points.score_range = (0.0, 1.0)  # type: ignore[attr-defined]
 
 _SECTION = re.compile(r"(?:(?<!§)§++|(?<!['\w])(?:sections?|secs?|ss?)\b\.?)\s*(?=[0-9])")
@@ -143,6 +160,13 @@ def share_cited(completion: Completion, citations: Sequence[str], question: str 
     return share_in(own, [legal(citation) for citation in citations])
 
 
+def _cited_spans(
+    completion: Completion, citations: Sequence[str], question: str = "", **columns: Any
+) -> Spans:
+    own = own_reading(completion, question or "").replaced(_SECTION, "§ ").replaced(_ARTICLE, "art ")
+    return said_spans(own, [legal(citation) for citation in check_phrases(citations, "citations")])
+
+
 def cites(pattern: str | None = None) -> RewardFunction:
     """Return a reward function that pays for citations.
 
@@ -167,6 +191,9 @@ def cites(pattern: str | None = None) -> RewardFunction:
             """Verifier: the pattern is found."""
             return found.search(reply_text(completion)) is not None
 
+        is_cited.spans = lambda completion, **columns: [  # type: ignore[attr-defined]
+            match.span() for match in found.finditer(blanked(completion))
+        ]
         return priced(is_cited, 1.0, 0.0, "cites", f"Reward 1 where {pattern} is found, else 0.")
 
     def all_cited(
@@ -191,19 +218,17 @@ def cites(pattern: str | None = None) -> RewardFunction:
     reward.__name__ = reward.__qualname__ = "cites"
     reward.__doc__ = "Reward the share of the row's citations that the completion names, from 0 to 1."
     reward.verifier = all_cited  # type: ignore[attr-defined]
+    reward.spans = _cited_spans  # type: ignore[attr-defined]
     reward.score_range = (0.0, 1.0)  # type: ignore[attr-defined]
     return reward
 
 
 # --- what must not be said -------------------------------------------------------------------------------------------
 
-_TAG = re.compile(r"<[^<>]*>")
-_MARKUP = str.maketrans(dict.fromkeys("*_`~"))
-
 
 def undisguised(text: str) -> tuple[str, str]:
     """Return a completion, `plain`, without markup and look-alikes: with tags taken for nothing, and for a space."""
-    return unmasked(_TAG.sub("", text).translate(_MARKUP)), unmasked(_TAG.sub(" ", text).translate(_MARKUP))
+    return unmasked(TAG.sub("", text).translate(MARKUP)), unmasked(TAG.sub(" ", text).translate(MARKUP))
 
 
 def must_not_say(phrases: Sequence[str] | None = None, wrong: float = -1.0) -> RewardFunction:
@@ -223,6 +248,11 @@ def must_not_say(phrases: Sequence[str] | None = None, wrong: float = -1.0) -> R
         text = reply_text(completion)
         return says_none_of(text, check_phrases(must_not, "must_not") if fixed is None else fixed)
 
+    def spans(completion: Completion, must_not: Sequence[str] = (), **columns: Any) -> Spans:
+        wanted = check_phrases(must_not, "must_not") if fixed is None else fixed
+        return said_spans(open_reading(completion), wanted)
+
+    says_none.spans = spans  # type: ignore[attr-defined]
     shown = "the row's phrases" if fixed is None else ", ".join(fixed)
     about = f"Charge {wrong:g} for saying one of {shown}, else 0."
     return priced(says_none, 0.0, wrong, "must_not_say", about, ["must_not"] if fixed is None else [])

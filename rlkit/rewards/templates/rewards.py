@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from rlkit.errors import bad_value, unknown_name
 from rlkit.rewards.numbers import number_is_right
 from rlkit.rewards.signatures import RewardFunction
+from rlkit.rewards.spans import Spans, marker_spans, trimmed
 from rlkit.rewards.templates.golden import GOLDEN as GOLDEN
 from rlkit.rewards.templates.reasoning import ReasoningTemplate
 from rlkit.rewards.text import Completion, completion_text
@@ -73,6 +74,7 @@ def reasoning_format(
         return [float(wrong) if parts is None else float(right) for parts in read]
 
     doc = f"Reward {right:g} for {_shape(found)}{', written just so' if strict else ''}, else {wrong:g}."
+    reward.spans = _marker_finder(found)  # type: ignore[attr-defined]
     return _named(reward, "reasoning_format_strict" if strict else "reasoning_format", doc, right, wrong)
 
 
@@ -95,6 +97,7 @@ def reasoning_markers(
         return [count * float(right) + (4 - count) * float(wrong) for count in once]
 
     doc = f"Reward {right:g} for each marker of {_shape(found)} that occurs once, {wrong:g} for each other."
+    reward.spans = _marker_finder(found)  # type: ignore[attr-defined]
     return _named(reward, "reasoning_markers", doc, 4 * right, 4 * wrong)
 
 
@@ -133,7 +136,15 @@ def reasoning_answer(
             return False
         return bool(inner.verifier(solution, **columns))
 
+    def solution_spans(completion: Completion, **columns: Any) -> Spans:
+        if found.solution_in(completion) is None:
+            return []
+        text, (opening, closing) = completion_text(completion), found.solution
+        start = text.find(opening) + len(opening)
+        return [trimmed(text, start, text.find(closing, start))]
+
     reward: Any = reward_from(in_markers, right, wrong, name)
+    reward.spans = solution_spans
     reward.required_columns = inner.required_columns
     doc = f"Reward {right:g} for a right solution in {'…'.join(found.solution)}, else {wrong:g}."
     return _named(reward, name, doc, right, wrong)
@@ -144,6 +155,10 @@ def reasoning_number(
 ) -> RewardFunction:
     """Return `reasoning_answer` with `verify_number`: the solution's last number equals the column ``answer``."""
     return reasoning_answer(template, number_is_right, None, right, wrong, whole, "reasoning_number")
+
+
+def _marker_finder(template: ReasoningTemplate) -> Callable[..., Spans]:
+    return lambda completion, **columns: marker_spans(completion_text(completion), template.markers)
 
 
 def _same_text(solution: str, answer: Any) -> bool:
