@@ -157,11 +157,11 @@ def test_the_arms_with_and_without_kl_differ_in_nothing_else():
 
 
 def test_the_reward_model_predicts_the_rater_as_well_as_the_taste_itself_up_to_noise():
-    """Each seed within two standard errors of the rater's own accuracy; their mean within two of the mean's."""
+    """Each seed within two standard errors of the rater's own accuracy, and so is the mean over the seeds."""
     gaps, errors = [], []
     for s in kept("kl"):
         judged, known = s["reward_model"], s["preferences"]
-        assert judged["accuracy"] > known["second_rater"], s["seed"]
+        assert judged["accuracy"] > known["second_rater"] + judged["standard_error"], s["seed"]
         gaps.append(known["expected_accuracy"] - judged["accuracy"])
         errors.append(judged["standard_error"])
         assert abs(gaps[-1]) < 2 * errors[-1], s["seed"]
@@ -177,14 +177,13 @@ def test_the_taste_rises_in_every_seed():
 
 def test_without_kl_the_proxy_rises_and_the_taste_falls():
     for with_kl, free in zip(kept("kl"), kept("free"), strict=True):
-        best = peak(free)
-        assert 0 < best["step"] <= 10 and best["taste"] > free["taste_before"], free["seed"]
-        assert free["proxy_after"] > best["proxy"], free["seed"]  # the proxy has gone on rising …
-        assert free["taste_after"] < free["taste_before"] - 0.2, free[
-            "seed"
-        ]  # … while the taste fell below its start
-        assert free["proxy_after"] > with_kl["proxy_after"], free["seed"]
-        assert free["taste_after"] < with_kl["taste_after"] - 1, free["seed"]
+        seed, best = free["seed"], peak(free)
+        assert 0 < best["step"] <= 10 and best["taste"] > free["taste_before"] + 0.2, seed
+        assert free["proxy_after"] > best["proxy"], seed  # the proxy has gone on rising …
+        assert free["taste_after"] < best["taste"] - 0.25, seed  # … while most of what the taste had won is lost
+        assert free["taste_after"] < free["taste_before"] + 0.15, seed
+        assert free["proxy_after"] > with_kl["proxy_after"], seed
+        assert free["taste_after"] < with_kl["taste_after"] - 0.7, seed
 
 
 def test_the_table_says_what_the_summaries_say():
