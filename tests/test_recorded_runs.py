@@ -185,7 +185,8 @@ def test_the_findings_on_smollm2(smollm2):
     assert judge["right_short"] - judge["wrong_short"] < 0.3 * (judge["right"] - judge["wrong"])
     assert smollm2["entropy"]["last_step"] < 0.2 * smollm2["entropy"]["first_step"]
     about = smollm2["reward_model"]
-    assert abs(about["accuracy"] - about["best_possible_accuracy"]) < 2 * about["standard_error"]
+    best = about["best_possible_accuracy"]  # with few pairs a reward model may come out above it, by luck
+    assert abs(about["accuracy"] - best) < 2 * (best * (1 - best) / about["held_out_pairs"]) ** 0.5
     for name in ("reward_model", "taste"):
         values = smollm2["ppo"]["by_step"][f"rewards/{name}"]
         assert sum(values[-3:]) / 3 > sum(values[:3]) / 3
