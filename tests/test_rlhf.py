@@ -180,7 +180,9 @@ def test_without_kl_the_proxy_rises_and_the_taste_falls():
         seed, best = free["seed"], peak(free)
         assert 0 < best["step"] <= 10 and best["taste"] > free["taste_before"] + 0.2, seed
         assert free["proxy_after"] > best["proxy"], seed  # the proxy has gone on rising …
-        assert free["taste_after"] < best["taste"] - 0.25, seed  # … while most of what the taste had won is lost
+        assert free["taste_after"] < best["taste"] - 0.25, (
+            seed
+        )  # … while most of what the taste had won is lost
         assert free["taste_after"] < free["taste_before"] + 0.15, seed
         assert free["proxy_after"] > with_kl["proxy_after"], seed
         assert free["taste_after"] < with_kl["taste_after"] - 0.7, seed
