@@ -17,12 +17,7 @@ from rlkit.models import DEFAULT_CHAT_TEMPLATE, EMBEDDED, ModelWarning, find_mod
 FOLDER = EMBEDDED["rlkit/tiny-arithmetic"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

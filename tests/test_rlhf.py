@@ -24,13 +24,7 @@ from rlkit.models import load_model
 from rlkit.runs import Run
 from rlkit.tasks import arithmetic
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

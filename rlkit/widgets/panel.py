@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets
@@ -90,6 +91,21 @@ def guarded(handler: Handler) -> Handler:
             self.trouble(None)
 
     return handle
+
+
+class SetsItself:
+    """For a view that moves its own controls: within ``silently()`` its handlers see ``_silent`` and do nothing."""
+
+    _silent = False
+
+    @contextmanager
+    def silently(self) -> Iterator[None]:
+        """Change controls without acting on it."""
+        before, self._silent = self._silent, True
+        try:
+            yield
+        finally:
+            self._silent = before
 
 
 def put(widget: ipywidgets.HTML, html: str) -> None:

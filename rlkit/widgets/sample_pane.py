@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from rlkit.widgets.look import callout, empty, escaped, whole
 from rlkit.widgets.models.places import KINDS, Place, places
 from rlkit.widgets.models.sample_export import export, free_path
 from rlkit.widgets.models.samples import ORDERS, Listed, Sheet
-from rlkit.widgets.panel import guarded, put
+from rlkit.widgets.panel import SetsItself, guarded, put
 from rlkit.widgets.sample_controls import NO_STEP, ROWS, PaneControls
 from rlkit.widgets.sample_html import index, none_opened, opened_html, row_html, summary_html, value
 from rlkit.widgets.token_view import TokenView
 
 
-class SamplePane(PaneControls):
+class SamplePane(SetsItself, PaneControls):
     """One side; see ``SampleInspector``. Empty until ``look`` is called.
 
     Args:
@@ -43,7 +42,6 @@ class SamplePane(PaneControls):
         self.listed: list[Listed] = []
         self.opened: Listed | None = None
         self.on_open: Callable[[Listed], None] = lambda row: None
-        self._silent = False
         self._most = 0.0  # the largest advantage of the sheet, on either side
         self._asked: list[str] = []  # that another step was asked for than is shown
         self._places: dict[str, list[int]] = {}
@@ -109,15 +107,6 @@ class SamplePane(PaneControls):
         return export(self.sheet, path, self.sheet.listed(**self.chosen))
 
     # -- events ---------------------------------------------------------------------------------------
-
-    @contextmanager
-    def silently(self) -> Iterator[None]:
-        """Change controls without acting on it."""
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
 
     @guarded
     def _on_run(self, change: Any) -> None:

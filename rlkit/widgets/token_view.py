@@ -8,8 +8,7 @@ quantity by its dashes, and clipping by a symbol.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -18,7 +17,7 @@ from rlkit.runs.evidence import number, percent, shown
 from rlkit.widgets.look import LITERAL, bar, escaped, table, whole
 from rlkit.widgets.models.quantities import QUANTITIES
 from rlkit.widgets.models.tokens import Tokens
-from rlkit.widgets.panel import guarded, put
+from rlkit.widgets.panel import SetsItself, guarded, put
 
 WINDOW = 200  # tokens shown at a time
 _LONGEST = 40  # characters of a token
@@ -26,7 +25,7 @@ _UNSPELT = '<span class="soft">(not spelt here)</span>'
 CLIP_SIGNS = {"low": "✂", "high": "✂", "capped": "⊤", "": ""}
 
 
-class TokenView(ipywidgets.VBox):  # type: ignore[misc]
+class TokenView(SetsItself, ipywidgets.VBox):  # type: ignore[misc]
     """The tokens of an opened completion.
 
     Args:
@@ -43,7 +42,6 @@ class TokenView(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, trouble: Callable[[Any], None]) -> None:
         self.trouble = trouble
         self.opened: Tokens | None = None
-        self._silent = False
         self.quantity = ipywidgets.Dropdown(
             description="colour by",
             tooltip="What the tokens' colours and underlines show",
@@ -93,7 +91,7 @@ class TokenView(ipywidgets.VBox):  # type: ignore[misc]
         """Show another completion; the quantity stays where it has that one, too."""
         self.opened = opened
         filled = opened is not None and len(opened) > 0
-        with self._silently():
+        with self.silently():
             if filled and opened is not None:
                 names = opened.quantities
                 kept = self.quantity.value if self.quantity.value in names else next(iter(names), None)
@@ -123,15 +121,6 @@ class TokenView(ipywidgets.VBox):  # type: ignore[misc]
         )
 
     # -- events ---------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _silently(self) -> Iterator[None]:
-        """Change controls without acting on it."""
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
 
     @guarded
     def _on_quantity(self, change: Any) -> None:
@@ -182,7 +171,7 @@ class TokenView(ipywidgets.VBox):  # type: ignore[misc]
         put(self._about, self._about_html(start, stop))
         rules = _rules(self._scope, self._levels()[start:stop], opened.tokens[start:stop])
         put(self._legend, f"<style>{rules}</style>{self._legend_html()}")
-        with self._silently():
+        with self.silently():
             self.tokens.options = []  # so that no token of the one before stays chosen
             self.tokens.tooltips = [self._hint(i) for i in range(start, stop)]
             self.tokens.options = [(self._label(i), i) for i in range(start, stop)]
@@ -192,7 +181,7 @@ class TokenView(ipywidgets.VBox):  # type: ignore[misc]
         opened, t = self.opened, int(self.position.value - 1)
         if opened is None or not 0 <= t < len(opened):
             return
-        with self._silently():
+        with self.silently():
             self.tokens.value = t
         place = t - self._start + 1
         chosen = (

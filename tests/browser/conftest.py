@@ -69,6 +69,14 @@ def book(stage: Stage) -> Iterator[Callable[..., Book]]:
         one.close()
 
 
+@pytest.fixture(scope="module")
+def page(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Book]:
+    """One notebook of the file's ``CELLS`` for all its tests; a file that needs more has a ``page`` of its own."""
+    opened = stage.open(request.module.CELLS)
+    yield opened
+    opened.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Close the browser after the last test of this folder: see `Stage.close_browser`."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
-from jupyter_pages import Book, Stage
+from jupyter_pages import Book
 from playwright.sync_api import expect
 
 from rlkit.lab import PacmanGrid
@@ -29,13 +29,6 @@ CELLS = (
     "player = GridWorldPlayer(lab.PacmanGrid('guide'))\nplayer",
     "clip",
 )
-
-
-@pytest.fixture(scope="module")
-def page(stage: Stage) -> Iterator[Book]:
-    opened = stage.open(CELLS)
-    yield opened
-    opened.close()
 
 
 def check_clip(page: Book, cell: int, ratio: float) -> None:

@@ -6,10 +6,8 @@ What the page shows is compared with numbers that are worked out here, by the fo
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
 
-import pytest
-from jupyter_pages import Book, Stage
+from jupyter_pages import Book
 from playwright.sync_api import Locator, expect
 
 from rlkit.runs.evidence import number
@@ -27,13 +25,6 @@ CELLS = (
     "sums = RewardInspector(['number_found', 'correct_number', divides], 'arithmetic')\nsums",
     "email = RewardInspector('email_rubric', 'email')\nemail",
 )
-
-
-@pytest.fixture(scope="module")
-def page(stage: Stage) -> Iterator[Book]:
-    opened = stage.open(CELLS)
-    yield opened
-    opened.close()
 
 
 def cells(where: Locator, row: int, table: int = 0) -> list[str]:
