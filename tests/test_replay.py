@@ -9,8 +9,8 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+from dashboards import SOON, dashboard_threads, text_of, wait_for
 from synthetic_run import write_run
-from test_widget_training import SOON, dashboard_threads, text_of, wait_for
 
 from rlkit import runs
 from rlkit.errors import ConfigError

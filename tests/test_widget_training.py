@@ -1,105 +1,28 @@
-"""TrainingDashboard: every number is the run directory's; nothing in it breaks the training or the page."""
+"""TrainingDashboard: every number is the run directory's, for every trainer, for one run and for five."""
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-import shutil
-import threading
 import time
-import weakref
-from html.parser import HTMLParser
 
 import pytest
-from small_trainer import make_trainer, token_sum
+from dashboards import (
+    Markup,
+    lines_of,
+    numbers_in,
+    text_of,
+    write_steps,
+)
 from synthetic_run import write_run
 
 from rlkit.errors import ConfigError
 from rlkit.runs import Run, RunWriter, charts, schema
 from rlkit.runs.evidence import duration, number, percent
-from rlkit.trainers.callbacks import Callback
-from rlkit.widgets import TrainingDashboard, training_html
+from rlkit.widgets import TrainingDashboard
 from rlkit.widgets.models import training as model
 from rlkit.widgets.models.subjects import NUMBERS
 from rlkit.widgets.models.track import Track, labels
-
-SOON = 60  # seconds; nothing waits that long unless it is broken
-
-
-def wait_for(condition):
-    end = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def lines_of(path, event="step"):
-    """The lines of metrics.jsonl, read without rlkit; NaN and infinities where they are marked."""
-    found = []
-    for line in (path / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        for name, mark in row.pop("nonfinite", {}).items():
-            row[name] = float(mark)
-        if row["event"] == event:
-            found.append(row)
-    return found
-
-
-def numbers_in(rows, name):
-    return [(row["step"], row[name]) for row in rows if type(row.get(name)) in (int, float)]
-
-
-def write_steps(path, rows, config=None, summary=None):
-    with RunWriter(path, config=config or {"algorithm": "GRPO", "grpo": {"max_steps": 9}}) as writer:
-        for row in rows:
-            writer.write_metrics(row)
-        if summary is not None:
-            writer.write_summary(summary)
-    return path
-
-
-def dashboard_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "rlkit dashboard"]
-
-
-class Markup(HTMLParser):
-    """Tags, attributes and text of some HTML."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.tags, self.attributes, self.words, self._style = [], [], [], False
-        self.feed(source)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        self._style = tag == "style"
-
-    handle_startendtag = handle_starttag
-
-    def handle_data(self, data):
-        if not self._style:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
-
-
-def all_html(panel):
-    return [
-        *(
-            getattr(panel, name).value
-            for name in ("_head", "_trouble", "_state", "_why", "_facts", "_findings", "_charts", "_foot")
-        ),
-        panel.static_html(),
-    ]
-
-
-def text_of(panel):
-    return " ".join(Markup(part).text for part in all_html(panel)[:-1])
 
 
 @pytest.fixture(scope="module")
@@ -244,154 +167,6 @@ def test_a_point_may_stand_for_several_steps(finished):
     assert "Each point is the mean of 5 steps." in panel._charts.value
 
 
-# --- a training ---------------------------------------------------------------------------------------------
-
-
-class Looks(Callback):
-    """What stands in the dashboard while training runs."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_step_end(self, trainer, metrics):
-        self.panel.pace._next = 0.0  # every step is drawn
-        self.panel.tick()
-        self.seen.append((text_of(self.panel), [b.disabled for b in (self.panel.pause, self.panel.stop)]))
-
-
-def test_training_in_the_foreground_is_drawn_between_steps_and_its_buttons_say_why_not(tmp_path):
-    trainer = make_trainer(tmp_path)
-    panel = trainer.dashboard()
-    assert "Training has not started" in text_of(panel) and "Not started yet" in text_of(panel)
-    assert panel.pause.disabled and panel.step.disabled and panel.stop.disabled
-    looks = Looks()
-    looks.panel = panel
-    trainer.callbacks.append(looks)
-    trainer.train()
-    assert [f"step {i} of 3" in text for i, (text, _) in enumerate(looks.seen, 1)] == [True] * 3
-    assert all("runs in the foreground" in text and off == [True, True] for text, off in looks.seen)
-    text = text_of(panel)
-    assert "finished" in text and "Training has ended." in text and "step 3 of 3, 100 %" in text
-    assert panel.section.value == "Learning"  # the first, although there was none when it was opened
-    assert "token_sum" in panel._charts.value and not dashboard_threads()
-    rows = lines_of(trainer.run_dir)
-    assert f"reward {number(rows[0]['reward'])} → {number(rows[-1]['reward'])}" in text
-
-
-def test_an_older_run_in_the_same_directory_is_not_shown_as_this_one(tmp_path):
-    with make_trainer(tmp_path) as first:
-        first.train()
-    trainer = make_trainer(tmp_path)
-    panel = trainer.dashboard()
-    assert "Training has not started" in text_of(panel) and not panel._charts.value
-    assert "has not started" in panel.describe() and "<svg" not in panel.static_html()
-    trainer.train()
-    assert "step 3 of 3" in text_of(panel)
-
-
-def test_the_buttons_pause_step_and_stop_a_training_in_the_background(tmp_path):
-    trainer = make_trainer(tmp_path, max_steps=100_000)
-    panel = trainer.dashboard()
-    control = trainer.train(background=True)
-    try:
-        wait_for(lambda: "step" in text_of(panel) and not panel.pause.disabled)
-        assert len(dashboard_threads()) == 1
-        panel.pause.click()
-        assert control.wait_until_paused(SOON)
-        wait_for(lambda: "paused" in text_of(panel) and panel.pause.description == "Go on")
-        at = trainer.step_index
-        panel.step.click()
-        wait_for(lambda: trainer.step_index == at + 1)
-        assert control.wait_until_paused(SOON)
-        wait_for(lambda: f"step {at + 1:,} of 100,000" in text_of(panel))
-        panel.pause.click()
-        wait_for(lambda: trainer.step_index > at + 2)
-        panel.stop.click()
-        summary = control.wait(SOON)
-        assert summary["status"] == "stopped: stopped by hand, in the dashboard"
-    finally:
-        control.stop()
-        control.join(SOON)
-    wait_for(lambda: not dashboard_threads())
-    text = text_of(panel)
-    assert "stopped by hand, in the dashboard" in text and panel.pause.disabled
-    assert f"step {trainer.step_index:,} of 100,000" in text and "Training has ended." in text
-    assert list((trainer.run_dir / "checkpoints").glob("step_*"))
-
-
-def test_a_picture_that_fails_is_said_in_the_panel_and_training_goes_on(tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path)
-    panel = trainer.dashboard()
-
-    def broken(*args):
-        raise RuntimeError("no <b>ink</b>")
-
-    monkeypatch.setattr(training_html, "facts_html", broken)
-    assert trainer.train()["status"] == "finished"
-    assert "RuntimeError: no &lt;b&gt;ink&lt;/b&gt;" in panel._trouble.value
-    monkeypatch.undo()
-    panel.refresh()
-    assert panel._trouble.value == "" and "step 3 of 3" in text_of(panel)
-
-
-def test_a_training_that_fails_leaves_its_reason_in_the_panel(tmp_path):
-    calls = []
-
-    def breaks(completions, completion_ids, **columns):
-        calls.append(1)
-        if len(calls) > 3:
-            raise ValueError("no reward today")
-        return token_sum(completions, completion_ids)
-
-    trainer = make_trainer(tmp_path, reward=breaks)
-    panel = trainer.dashboard()
-    with pytest.raises(Exception, match="no reward today"):
-        trainer.train()
-    assert "stopped: " in text_of(panel) and "no reward today" in text_of(panel)
-    assert panel.pause.disabled and not dashboard_threads()
-
-
-def test_closing_ends_the_thread_and_lets_go_of_everything(tmp_path):
-    writer = RunWriter(tmp_path / "run", config={"grpo": {"max_steps": 9}})
-    panel = TrainingDashboard(tmp_path / "run")
-    assert len(dashboard_threads()) == 1 and "No step has been made yet" in text_of(panel)
-    gone = weakref.ref(panel)
-    panel.close()
-    assert not dashboard_threads()
-    del panel
-    gc.collect()
-    assert gone() is None
-    writer.close()
-
-
-def test_a_run_of_another_process_is_followed_until_its_summary(tmp_path):
-    path = tmp_path / "run"
-    writer = RunWriter(path, config={"grpo": {"max_steps": 2}})
-    panel = TrainingDashboard(path)
-    assert "reads the run directory from outside" in text_of(panel)
-    assert panel._controls_shown.buttons.children == (panel.again,)
-    for step in (1, 2):
-        writer.write_metrics({"step": step, "reward": step / 7})
-        wait_for(lambda step=step: f"step {step} of 2" in text_of(panel))
-    writer.write_summary({})
-    wait_for(lambda: not dashboard_threads())
-    assert "finished" in text_of(panel) and f"reward {number(1 / 7)} → {number(2 / 7)}" in text_of(panel)
-    writer.close()
-
-
-def test_a_directory_that_another_run_takes_over_is_read_anew(tmp_path):
-    path = write_steps(
-        tmp_path / "run", [{"step": s, "reward": 1.0, "kl": 0.5} for s in range(1, 6)], summary={}
-    )
-    panel = TrainingDashboard(path)
-    assert "step 5 of 9" in text_of(panel) and "KL to the reference" in panel._charts.value
-    with RunWriter(path, config={"grpo": {"max_steps": 4}}, overwrite=True) as writer:
-        writer.write_metrics({"step": 1, "reward": 2.0})
-        writer.write_summary({})
-    panel.again.click()
-    assert "step 1 of 4" in text_of(panel) and "KL to the reference" not in panel._charts.value
-
-
 # --- several runs -------------------------------------------------------------------------------------------
 
 
@@ -452,127 +227,6 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
 def test_what_is_no_run_is_refused(runs):
     with pytest.raises(ConfigError, match="runs"):
         TrainingDashboard(runs)
-
-
-# --- what goes wrong ----------------------------------------------------------------------------------------
-
-
-def test_a_directory_without_a_run_is_said_and_looked_at_again(tmp_path):
-    panel = TrainingDashboard(tmp_path / "later")
-    assert "no such directory" in text_of(panel) and "problem" not in panel._state.value
-    assert "no such directory" in panel.describe() and "no such directory" in panel.static_html()
-    write_steps(tmp_path / "later", [{"step": 1, "reward": 0.25}], summary={})
-    panel.again.click()
-    assert "step 1 of 9" in text_of(panel) and "no such directory" not in text_of(panel)
-
-
-@pytest.mark.parametrize("config", ["", "[1, 2]", "{", '{"grpo": '])
-def test_a_foreign_or_broken_config_is_said(tmp_path, config):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(config)
-    panel = TrainingDashboard(tmp_path / "run")
-    assert "cannot be read as a run's config.json" in text_of(panel)
-    assert panel.static_html() and panel.describe()
-
-
-def test_the_folder_of_a_model_is_no_run(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2", "hidden_size": 64}')
-    panel = TrainingDashboard(tmp_path)
-    assert "is no training run's" in text_of(panel) and "Is this a model's folder?" in panel.describe()
-    assert "interrupted" not in text_of(panel) and "step 0" not in text_of(panel)
-
-
-def test_a_file_in_place_of_a_run_is_said(tmp_path):
-    (tmp_path / "run").write_text("not a run")
-    assert "it is a file" in text_of(TrainingDashboard(tmp_path / "run"))
-
-
-def test_a_killed_run_says_so_and_shows_its_whole_steps(tmp_path):
-    path = write_steps(tmp_path / "run", [{"step": s, "reward": s / 3} for s in (1, 2, 3)])
-    with open(path / "metrics.jsonl", "ab") as file:
-        file.write(b'{"event": "step", "step": 4, "rew')  # killed while it wrote
-    panel = TrainingDashboard(path)
-    text = text_of(panel)
-    assert "interrupted" in text and "ended without a summary" in text and "step 3 of 9" in text
-    assert not dashboard_threads()
-
-
-def test_lines_that_cannot_be_read_are_counted(tmp_path):
-    path = write_steps(tmp_path / "run", [{"step": 1, "reward": 1.0}], summary={})
-    with open(path / "metrics.jsonl", "ab") as file:
-        file.write(
-            b'\xff\xfe broken\n[1]\n{"event": "step", "step": "x"}\n{"event": "step", "step": 2, "reward": 3}\n'
-        )
-    text = text_of(TrainingDashboard(path))
-    assert "2 lines of metrics.jsonl cannot be read" in text and "step 2 of 9" in text
-
-
-def test_rewards_that_are_no_numbers_are_shown_as_such(tmp_path):
-    nan = float("nan")
-    rows = [
-        {"step": s, "reward": nan if s in (3, 4) else 1.0, "rewards/f": nan, "loss": float("inf")}
-        for s in range(1, 5)
-    ]
-    panel = TrainingDashboard(write_steps(tmp_path / "run", rows, summary={}))
-    assert "reward 1 → NaN" in text_of(panel)
-    reward, functions = model.plots(panel._tracks, ["run"], "Learning")
-    assert list(reward.curves[0].x) == [1, 2]
-    assert "total: NaN or infinite at 2 steps, first at step 3; left out" in reward.note
-    assert "f: NaN or infinite at 4 steps, first at step 1" in functions.note
-    assert "no values yet" in functions.svg()
-    panel.section.value = "All numbers"
-    assert "NaN" in panel._charts.value and "∞" in panel._charts.value
-
-
-def test_steps_without_completions_and_runs_without_steps(tmp_path):
-    empty = {"reward": None, "completion_length": None, "tokens": 0, "accuracy": None}
-    panel = TrainingDashboard(
-        write_steps(tmp_path / "none", [{"step": s, **empty} for s in (1, 2)], summary={})
-    )
-    assert "step 2 of 9" in text_of(panel) and panel.section.options == (NUMBERS,)
-    assert panel.static_html()
-    panel = TrainingDashboard(write_steps(tmp_path / "bare", [], summary={}))
-    assert (
-        "This run has no whole step." in text_of(panel)
-        and panel._controls_shown.choice.layout.display == "none"
-    )
-
-
-def test_a_run_that_is_deleted_while_it_is_watched(tmp_path):
-    path = write_steps(tmp_path / "run", [{"step": 1, "reward": 1.0}], summary={})
-    panel = TrainingDashboard(path)
-    shutil.rmtree(path)
-    panel.again.click()
-    text = text_of(panel)
-    assert "cannot be read" in text and "moved or deleted" in text and "step 1 of 9" in text
-
-
-def test_text_of_models_and_files_is_shown_and_never_run(tmp_path):
-    attack = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x1b[31m $x$ &amp; "
-    path = tmp_path / "<img src=x onerror=alert(3)>"
-    config = {
-        "algorithm": attack,
-        "model": attack,
-        "device": attack,
-        "schedule": attack,
-        "grpo": {"max_steps": 9},
-    }
-    rows = [
-        {"step": s, "reward": float(s), f"rewards/{attack}": 1.0, f"seconds/{attack}": 1.0, attack: 2.0}
-        for s in (1, 2)
-    ]
-    write_steps(path, [*rows, {"event": "note", "text": attack}], config, {"status": f"stopped: {attack}"})
-    for panel in (TrainingDashboard(path), TrainingDashboard([path, path])):
-        pages = all_html(panel)
-        for section in panel.section.options:
-            panel.section.value = section
-            pages += all_html(panel)
-        for part in pages:
-            page = Markup(part)
-            assert not {"script", "img", "iframe"} & set(page.tags)
-            assert not [name for name, _ in page.attributes if name.startswith("on")]
-            assert "\x1b" not in part and "\u202e" not in part
-        assert "<script>alert(1)</script>" in Markup(panel.static_html()).text
 
 
 # --- all trainers, and the page -----------------------------------------------------------------------------
@@ -664,33 +318,6 @@ def test_every_trainer_has_a_dashboard(tmp_path, kind):
     )  # the legend has room for it
     config = json.loads((trainer.run_dir / "config.json").read_text())
     assert config["total_steps"] == 2  # so that a dashboard elsewhere knows the time left
-
-
-STORED = """
-import threading, time
-from rlkit.runs import RunWriter
-from rlkit.widgets import TrainingDashboard
-writer = RunWriter({path!r}, config={{"grpo": {{"max_steps": 3}}}})
-panel = TrainingDashboard({path!r})
-panel"""
-
-
-def test_a_stored_notebook_keeps_the_last_picture(tmp_path):
-    """The run ends two cells later; what the first cell shows without widgets is the end, with its numbers."""
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    ends = "for s in (1, 2, 3): writer.write_metrics({'step': s, 'reward': s / 7})\nwriter.write_summary({})"
-    waits = "while any(t.name == 'rlkit dashboard' for t in threading.enumerate()): time.sleep(0.05)\nprint('ended')"
-    cells = [nbformat.v4.new_code_cell(c) for c in (STORED.format(path=str(tmp_path / "run")), ends, waits)]
-    book = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(book, timeout=120, kernel_name="python3").execute()
-    (shown,) = book.cells[0].outputs
-    assert "application/vnd.jupyter.widget-view+json" in shown.data
-    page = Markup(shown.data["text/html"])
-    assert "step 3 of 3, 100 %" in page.text and "finished" in page.text and "svg" in page.tags
-    assert f"reward {number(1 / 7)} → {number(3 / 7)}" in page.text
-    assert (
-        "is finished: step 3 of 3" in shown.data["text/plain"] and book.cells[2].outputs[0].text == "ended\n"
-    )
 
 
 def test_the_page_on_its_cost_has_the_numbers_that_were_measured():
