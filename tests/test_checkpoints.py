@@ -221,17 +221,13 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_earlier_ones(tmp_path):
 WRITE_UNTIL_KILLED = """
     import os, sys
     import torch, safetensors, transformers
+    from child_python import a_fork_a_line
     from small_trainer import small_model
     from rlkit.trainers.checkpoints import latest_checkpoint, write_checkpoint
 
     torch.set_num_threads(1)
     model = small_model()[0]
-    for line in sys.stdin:
-        child = os.fork()
-        if child:
-            os.waitpid(child, 0)
-            print("dead", flush=True)
-            continue
+    for _ in a_fork_a_line():
         print("pid", os.getpid(), flush=True)
         newest = latest_checkpoint(sys.argv[1])
         step = newest.step if newest else 0

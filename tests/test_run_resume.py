@@ -212,17 +212,13 @@ RESUME_UNTIL_KILLED = """
     import os, sys
     from pathlib import Path
     import pyarrow.parquet
+    from child_python import a_fork_a_line
     from rlkit.runs import Run, RunWriter
 
     target = Path(sys.argv[1])
     with RunWriter(sys.argv[1] + "-warm-up", config={}) as writer:  # what pyarrow imports at the first use
         writer.write_samples(1, [{"completion": "x"}])
-    for line in sys.stdin:
-        child = os.fork()
-        if child:
-            os.waitpid(child, 0)
-            print("dead", flush=True)
-            continue
+    for _ in a_fork_a_line():
         for turn in range(100_000):
             lines = (target / "metrics.jsonl").read_bytes().split(b"\\n")[:-1]
             step = max(len(lines) - 2, 0)  # go two back
