@@ -297,8 +297,11 @@ class Book:
 
     def alt(self, beginning: str, where: Locator | None = None) -> str:
         """The description of the picture whose description begins so, as a screen reader has it."""
-        picture = self._in(where).locator(f'svg[aria-label^="{beginning}"]').first
-        return picture.get_attribute("aria-label") or ""
+        return self.picture(beginning, where).get_attribute("aria-label") or ""
+
+    def picture(self, beginning: str, where: Locator | None = None) -> Locator:
+        """The picture whose description begins so."""
+        return self._in(where).locator(f'svg[aria-label^="{beginning}"]').first
 
     # -- what people do -----------------------------------------------------------------------------------
 
