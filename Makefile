@@ -11,7 +11,7 @@ ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 SETUP = $(PYTHON) -m rlkit.bootstrap $(VENV) --engine $(ENGINE) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser pictures lab bench lint format model doctor clean
+.PHONY: help demo test test-browser pictures notebooks assignments autograde badges lab bench lint format model doctor clean
 
 help: ## list the targets (this is the default)
 	@echo "make TARGET [PYTHON=python3.12] [ENGINE=auto|cpu|gpu|none]"
@@ -35,6 +35,22 @@ test-browser: ## run the widgets' tests in JupyterLab and Chromium (part of make
 pictures: ## take the pictures of notebooks/widgets.md anew, in JupyterLab: make pictures ARGS="kl_explorer"
 	@$(SETUP) lab,dev
 	$(ONE_THREAD) $(BIN)/python tests/browser/pictures.py $(ARGS)
+
+notebooks: ## run all notebooks anew and store what they give: make notebooks ONLY=07 SEED=3 (a seed: run only)
+	@$(SETUP) lab,dev
+	$(ONE_THREAD) $(BIN)/python -m rlkit.classroom execute $(if $(SEED),--seed $(SEED)) $(wildcard notebooks/$(ONLY)*.ipynb)
+
+assignments: ## student versions of the notebooks, by nbgrader, in classroom/release: make assignments ONLY=07
+	@$(SETUP) lab,classroom
+	$(BIN)/python -m rlkit.classroom assignments $(wildcard notebooks/$(ONLY)*.ipynb)
+
+autograde: ## grade a folder of <student>/<notebook>.ipynb: make autograde SUBMISSIONS=folder
+	@$(SETUP) lab,classroom
+	$(ONE_THREAD) $(BIN)/python -m rlkit.classroom autograde $(SUBMISSIONS)
+
+badges: ## let badges and set-up cells lead to your copy: make badges ADDRESS=https://github.com/you/rlkit
+	@$(SETUP) lab,classroom
+	$(BIN)/python -m rlkit.classroom badges "$(ADDRESS)" $(wildcard notebooks/*.ipynb)
 
 lab: ## open JupyterLab on the notebooks
 	@$(SETUP) lab

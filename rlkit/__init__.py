@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; at run time __getattr__ does the work
-    from rlkit import engines, feedback, lab, objectives, rewards, runs, sandbox, tasks
+    from rlkit import engines, exercises, feedback, figures, lab, objectives, rewards, runs, sandbox, tasks
     from rlkit.adapters import add_lora
     from rlkit.config import GRPOConfig, PPOConfig, RewardModelConfig, SFTConfig
     from rlkit.fetching import fetch
@@ -45,8 +45,10 @@ __all__ = [
     "SFTTrainer",
     "add_lora",
     "engines",
+    "exercises",
     "feedback",
     "fetch",
+    "figures",
     "lab",
     "load_model",
     "load_reward_model",
@@ -78,7 +80,20 @@ _HOME = {  # exported name -> the module that defines it
     "load_reward_model": "rlkit.trainers.scorer",
     "load_value_model": "rlkit.trainers.value_files",
 }
-_SUBMODULES = frozenset({"engines", "feedback", "lab", "objectives", "rewards", "runs", "sandbox", "tasks"})
+_SUBMODULES = frozenset(
+    {
+        "engines",
+        "exercises",
+        "feedback",
+        "figures",
+        "lab",
+        "objectives",
+        "rewards",
+        "runs",
+        "sandbox",
+        "tasks",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

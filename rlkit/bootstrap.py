@@ -294,18 +294,38 @@ def install(venv: Path, extras: set[str], engine: str) -> None:
         index = choose_index(python, log, extras, torch)
         if index:
             print(f"adding {index},", end=" ")
-    with step(f"downloading and installing, which takes minutes the first time (see {venv.name}/{LOG})"):
-        named = ["--extra-index-url", index] if index else []
-        done, output = run_pip(python, log, "install", *named, "-e", "." + bracket)
-        if not done:
-            tail = "\n".join("    " + line for line in output.splitlines()[-12:])
-            cause = likely_cause(output) or "The cause is not one that this program knows."
-            raise SetupError(f"pip failed. Its last lines:\n{tail}\n{cause}\nAll of it: {venv.name}/{LOG}")
+    pip_install(python, log, extras, index)
     remove_broken_companions(python)
     verify(python, extras)
     stamp = {"pyproject": fingerprint, "extras": sorted(extras), "path": str(venv.resolve())}
     (venv / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
     print(f"Ready, in {time.perf_counter() - began:.0f} s.")
+
+
+def install_here(extras: set[str], engine: str) -> None:
+    """Install rlkit into the running environment, as on Colab, where there is no virtual one."""
+    if engine == "auto":
+        engine = choose_engine(sys.platform, platform.machine(), has_gpu())
+    extras = extras | ({engine} - {"none"})
+    python, log = Path(sys.executable), ROOT / LOG
+    torch = re.search(r'"torch==([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+    print(f"Installing rlkit[{','.join(sorted(extras))}] into the running environment.")
+    pip_install(python, log, extras, choose_index(python, log, extras, torch))
+    remove_broken_companions(python)
+    verify(python, extras)
+
+
+def pip_install(python: Path, log: Path, extras: set[str], index: str | None) -> None:
+    """Install rlkit with ``extras``; raise SetupError with pip's last lines and the likely cause."""
+    bracket = f"[{','.join(sorted(extras))}]" if extras else ""
+    where = f"{log.parent.name}/{log.name}"
+    with step(f"downloading and installing, which takes minutes the first time (see {where})"):
+        named = ["--extra-index-url", index] if index else []
+        done, output = run_pip(python, log, "install", *named, "-e", "." + bracket)
+        if not done:
+            tail = "\n".join("    " + line for line in output.splitlines()[-12:])
+            cause = likely_cause(output) or "The cause is not one that this program knows."
+            raise SetupError(f"pip failed. Its last lines:\n{tail}\n{cause}\nAll of it: {where}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -320,6 +340,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=("auto", "cpu", "gpu", "none"), default="auto", help=engine_help)
     repair_help = f"only uninstall {', '.join(COMPANIONS)} from the running environment where they are broken"
     parser.add_argument("--repair", action="store_true", help=repair_help)
+    here_help = "install into the running environment and make no virtual one (Colab)"
+    parser.add_argument("--here", action="store_true", help=here_help)
     arguments = parser.parse_args(argv)
     extras = {extra.strip() for extra in arguments.extras.split(",")} - {""}
     try:
@@ -330,6 +352,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SetupError("Name the build of vLLM with --engine, not among the extras.")
         if arguments.repair:
             remove_broken_companions(sys.executable)
+        elif arguments.here:
+            install_here(extras, arguments.engine)
         else:
             install(Path(arguments.venv).absolute(), extras, arguments.engine)
     except (SetupError, OSError) as error:  # OSError: a full disk, a folder that is not ours

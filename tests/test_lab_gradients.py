@@ -241,3 +241,22 @@ def test_what_the_mdp_refuses():
         TokenMDP(max_tokens=20)
     with pytest.raises(ConfigError, match="group_size"):
         TokenMDP().group_weights(torch.zeros(15, 3, dtype=F64), 6)
+
+
+def test_the_small_world_played_token_by_token_is_the_one_that_is_summed():
+    mdp = TokenMDP(token_cost=0.1)
+    env = mdp.env()
+    policy, value = lab.TabularPolicy.of(env), lab.TabularValue.of(env)
+    assert policy.logits.shape == (len(mdp.states) + 1, 3)
+    for text, rewards, mask in zip(mdp.texts, mdp.rewards, mdp.mask):  # every text, forced
+        env.reset()
+        steps = [env.step(mdp.vocabulary.index(token)) for token in text]
+        assert [step[1] for step in steps] == rewards[mask].tolist()
+        assert [step[2] for step in steps] == [False] * (len(text) - 1) + [True]  # terminated, never cut off
+        assert not any(step[3] for step in steps) and steps[-1][0] == len(mdp.states)
+    played = lab.sample_episodes([mdp.env() for _ in range(4000)], policy, torch.Generator().manual_seed(0))
+    spread = played.returns.std() / 4000**0.5
+    assert abs(played.returns.mean() - mdp.expected_return(policy.logits.detach()[:-1])) < 4 * spread
+    before = mdp.expected_return(policy.logits.detach()[:-1])
+    lab.ppo(env, policy, value, updates=30, gamma=1.0, learning_rate=0.05)
+    assert mdp.expected_return(policy.logits.detach()[:-1]) > 2 * before

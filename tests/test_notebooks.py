@@ -9,22 +9,29 @@ from __future__ import annotations
 import ast
 import copy
 import html.parser
+import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from rlkit import exercises
+from rlkit.classroom import solving
+
 nbformat = pytest.importorskip("nbformat")
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SETUP_CELL = Path(__file__).parent / "setup_cell.txt"
 
 CELLS = range(25, 46)
 MOST_LINES = 25
 LARGEST_PICTURE = 150_000  # bytes of base64 text
 TAGS = {"nbval-ignore-output", "nbval-check-output"}  # no cell is skipped or may raise
+EXERCISES = range(2, 5)  # of a notebook
 # What a notebook may import: rlkit and what it stands on. Of widget packages ipywidgets alone: others need
 # front-end code that Colab does not load.
 PACKAGES = {"rlkit", "rlkit_kernels", "torch", "transformers", "numpy", "matplotlib", "IPython", "ipywidgets"}
@@ -170,7 +177,7 @@ def known_tags(notebook) -> list[str]:
     return [
         f"cell {n}: the tags {sorted(tags(cell))}; known are {sorted(TAGS)}, and not both"
         for n, cell in enumerate(notebook.cells)
-        if tags(cell) - TAGS or tags(cell) == TAGS
+        if tags(cell) - (TAGS if cell.cell_type == "code" else {"solution"}) or tags(cell) == TAGS
     ]
 
 
@@ -222,6 +229,65 @@ def closed_folds(notebook) -> list[str]:
     ]
 
 
+def opened_everywhere(notebook) -> list[str]:
+    """Badges in the first cell, and in the second the set-up cell that all notebooks share."""
+    first = notebook.cells[0].source
+    faults = [
+        f"no badge {name!r}" for name in ("Open in Colab", "Launch on Binder") if f"[![{name}](" not in first
+    ]
+    setup = re.sub(r'^SOURCE = "[^"]*"', 'SOURCE = ""', notebook.cells[1].source, flags=re.M)
+    return faults + ["the second cell is not the set-up cell"] * (
+        setup != SETUP_CELL.read_text().rstrip("\n")
+    )
+
+
+def with_its_parts(notebook) -> list[str]:
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    wanted = ("What people get wrong", "In two minutes", "Words and symbols", "Where to read on")
+    faults = [f"no section {name!r}" for name in wanted if not re.search(rf"^## .*{name}", text, re.M)]
+    predictions = len(re.findall(r"^\*\*Predict", text, re.M))
+    return faults + [f"{predictions} predictions, 3 are asked for"] * (predictions < 3)
+
+
+def whole_exercises(notebook) -> list[str]:
+    """Statement, stub, check and folded solution, in this order, and all of them those of `rlkit.exercises`."""
+    found = list(solving.stubs(notebook))
+    faults = [] if len(found) in EXERCISES else [f"{len(found)} exercises, 2 to 4 are asked for"]
+    for number, name in found:
+        statement, stub, check, fold = notebook.cells[number - 1 : number + 3]
+        exercise = exercises.find(name)
+        heading = f"· {exercise.title} ({exercise.difficulty}, {exercise.minutes} minutes)"
+        block = re.search(r"^```python\n(.*?)^```", fold.source, re.M | re.S)
+        function = exercise.solution.__name__
+        wanted = {
+            f"its heading does not end with {heading!r}": heading in statement.source,
+            "no hint": "<summary>Hint</summary>" in statement.source,
+            "the stub is solved": "your code" in stub.source and len(stub.source.splitlines()) <= MOST_LINES,
+            "no docstring": '"""' in stub.source,
+            "the check is another": check.source == f'exercises.check("{name}", {function})',
+            "the check is not nbgrader's": (number + 1, name) in list(solving.checks(notebook)),
+            "no tag `solution`": tags(fold) == {"solution"},
+            "the fold holds another solution": bool(block)
+            and _code_of(block.group(1)) == _code_of(exercise.solution),
+            "it was stored as solved": "Not solved yet" in "".join(texts(check)),
+        }
+        faults += [f"exercise {name}: {fault}" for fault, holds in wanted.items() if not holds]
+    return faults
+
+
+def _code_of(function) -> str:
+    """The code of a function without docstring and annotations, formatted in one way."""
+    text = function if isinstance(function, str) else textwrap.dedent(inspect.getsource(function))
+    node = next(one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef))
+    if ast.get_docstring(node):
+        node.body = node.body[1:]
+    node.returns = None
+    for argument in ast.walk(node.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    return ast.unparse(node)
+
+
 def _nodes(cell) -> Iterator[ast.AST]:
     try:
         yield from ast.walk(ast.parse(cell.source))
@@ -244,9 +310,10 @@ def good_notebook():
     """A small notebook that keeps every rule."""
     v4 = nbformat.v4
     dot = "data:image/png;base64,iVBORw0KGgo="
-    cells = [v4.new_markdown_cell("# A title\n\n**You need** a laptop. **Time:** 5 minutes.")]
-    cells.append(v4.new_markdown_cell(f"<details><summary>Why?</summary>![a small dot]({dot})</details>"))
-    for count in range(1, 24):
+    badges = "[![Open in Colab](a.svg)](README.md#on-colab) [![Launch on Binder](b.svg)](README.md#on-binder)"
+    cells = [v4.new_markdown_cell(f"# A title\n{badges}\n\n**You need** a laptop. **Time:** 5 minutes.")]
+    cells.append(v4.new_code_cell(SETUP_CELL.read_text().rstrip("\n"), execution_count=1))
+    for count in range(2, 24):
         cell = v4.new_code_cell("import math, rlkit\nassert math.pi > 3", execution_count=count)
         cells.append(cell)
     shown = {"text/html": f'<img alt="a small dot" src="{dot}">', "text/plain": "a small dot"}
@@ -255,8 +322,58 @@ def good_notebook():
     cells[3].outputs = [v4.new_output("display_data", {"image/png": "iVBORw0KGgo="}, metadata=described)]
     cells[4].outputs = [v4.new_output("stream", text="runs/demo, https://example.org/home/page, 3/4\n")]
     cells[4].metadata["tags"] = ["nbval-check-output"]
+    parts = ("What people get wrong", "In two minutes", "Words and symbols", "Where to read on")
+    prose = [
+        f"<details><summary>Why?</summary>![a small dot]({dot})</details>",
+        "**Predict:** a\n\n**Predict:** b",
+    ]
+    prose += ["**Predict:** c", *(f"## {part}" for part in parts)]
+    cells.append(v4.new_markdown_cell("\n\n".join(prose)))
+    for count, name in enumerate(exercises.names()[:2]):
+        cells += exercise_cells(name, 24 + 2 * count)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def exercise_cells(name: str, count: int) -> list:
+    """The four cells of an exercise, as the course writes them."""
+    v4, exercise = nbformat.v4, exercises.find(name)
+    source = textwrap.dedent(inspect.getsource(exercise.solution))
+    function = exercise.solution.__name__
+    heading = f"### Exercise 1 · {exercise.title} ({exercise.difficulty}, {exercise.minutes} minutes)"
+    statement = v4.new_markdown_cell(f"{heading}\n\n<details><summary>Hint</summary>Think.</details>")
+    arguments = ", ".join(inspect.signature(exercise.solution).parameters)
+    stub = v4.new_code_cell(f'def {function}({arguments}):\n    """What it does."""\n    ...  # your code')
+    stub.execution_count, stub.metadata["nbgrader"] = count, nbgrader(name, solution=True)
+    check = v4.new_code_cell(f'exercises.check("{name}", {function})', execution_count=count + 1)
+    check.metadata.update(nbgrader=nbgrader(f"{name}-check", grade=True), tags=["nbval-check-output"])
+    said = {"text/plain": f"○ {name}: Not solved yet: …"}
+    check.outputs = [v4.new_output("execute_result", said, execution_count=count + 1)]
+    fold = f"<details><summary>Solution</summary>\n\n```python\n{source}```\n\nBecause.\n\n</details>"
+    return [statement, stub, check, v4.new_markdown_cell(fold, metadata={"tags": ["solution"]})]
+
+
+def nbgrader(name: str, solution: bool = False, grade: bool = False) -> dict:
+    about = {"grade_id": name, "solution": solution, "grade": grade, "locked": grade, "task": False}
+    return {**about, "schema_version": 3, **({"points": 2} if grade else {})}
+
+
+def _cell(notebook, kind: str):
+    """The first stub of a notebook, its check, or its fold."""
+    number = next(solving.stubs(notebook))[0]
+    return notebook.cells[number + {"statement": -1, "stub": 0, "check": 1, "fold": 2}[kind]]
+
+
+def _replaced(notebook, kind: str, old: str, new: str) -> None:
+    cell = _cell(notebook, kind)
+    assert old in cell.source
+    cell.source = cell.source.replace(old, new)
+
+
+def _all_prose(notebook, old: str, new: str) -> None:
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(old, new)
 
 
 def _shown(notebook, kind: str, value: str, **metadata) -> None:
@@ -277,7 +394,7 @@ def _code(notebook, source: str) -> None:
 
 
 def _prose(notebook, source: str) -> None:
-    notebook.cells[1].source = source
+    notebook.cells[24].source = source
 
 
 def _no_asserts(notebook) -> None:
@@ -325,6 +442,20 @@ SPOILED: list[tuple[Callable, str, Callable]] = [
     (python3_kernel, "another kernel", lambda nb: nb.metadata.kernelspec.update(name="my-env")),
     (announced, "no time", lambda nb: nb.cells[0].update(source="# A title\n\nA laptop will do.")),
     (announced, "no hardware", lambda nb: nb.cells[0].update(source="# A title\n\n**Time:** 5 minutes")),
+    (opened_everywhere, "no badge", lambda nb: nb.cells[0].update(source="# A title")),
+    (opened_everywhere, "another set-up", lambda nb: nb.cells[1].update(source="import rlkit")),
+    (with_its_parts, "no summary", lambda nb: _all_prose(nb, "## In two minutes", "In two minutes")),
+    (with_its_parts, "nothing to predict", lambda nb: _all_prose(nb, "**Predict:**", "Predict:")),
+    (whole_exercises, "one exercise", lambda nb: nb.cells.__delitem__(slice(-4, None))),
+    (whole_exercises, "no check", lambda nb: nb.cells.remove(_cell(nb, "check"))),
+    (whole_exercises, "another check", lambda nb: _replaced(nb, "check", "check(", "check (")),
+    (whole_exercises, "no difficulty", lambda nb: _replaced(nb, "statement", "minutes)", ")")),
+    (whole_exercises, "no hint", lambda nb: _replaced(nb, "statement", "Hint", "Note")),
+    (whole_exercises, "solved", lambda nb: _replaced(nb, "stub", "your code", "done")),
+    (whole_exercises, "no docstring", lambda nb: _replaced(nb, "stub", '"""', "'")),
+    (whole_exercises, "another solution", lambda nb: _replaced(nb, "fold", "return", "return not")),
+    (whole_exercises, "an open solution", lambda nb: _cell(nb, "fold").metadata.update(tags=[])),
+    (whole_exercises, "stored as right", lambda nb: _cell(nb, "check").update(outputs=[])),
     (closed_folds, "open", lambda nb: _prose(nb, "<details><summary>Why?</summary>Because.")),
 ]
 RULES = list(dict.fromkeys(rule for rule, _, _ in SPOILED))

@@ -8,8 +8,8 @@
 
 The worlds: `pacman` (a grid, for `gymnasium`), `bandit` (one token), `mdp` (four tokens), `probes` (five environments
 that each test one thing). What is exact about them: `planning`. Who acts in them: `policies`, which `methods` and
-`ppo` train. `patience`, `patience_models` and `pruning` are about luck: how long one has to draw, and what learning
-does to that.
+`proximal` (PPO) train. `patience`, `patience_models` and `pruning` are about luck: how long one has to draw, and what
+learning does to that.
 
 Importing it registers the environment ``rlkit/PacmanGrid-v0``. Names are looked up on first use.
 """
@@ -45,11 +45,11 @@ _HOME = {  # exported name -> the module that defines it
     "reinforce": "methods",
     "reinforce_with_baseline": "methods",
     "actor_critic": "methods",
-    "ppo": "ppo",
+    "ppo": "proximal",
 }
 _SUBMODULES = (
-    "bandit", "episodes", "mdp", "methods", "pacman", "patience", "patience_models", "planning", "policies", "probes",
-    "pruning", "returns",
+    "bandit", "episodes", "mdp", "methods", "pacman", "patience", "patience_models", "planning", "policies",
+    "probes", "proximal", "pruning", "returns",
 )  # fmt: skip
 
 __all__ = [*_HOME, *_SUBMODULES]

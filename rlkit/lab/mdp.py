@@ -9,9 +9,11 @@ Sizes: S states, V tokens, M texts, T tokens of the longest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, product
+from typing import Any
 
+import gymnasium
 import torch
 from torch import Tensor
 
@@ -87,6 +89,10 @@ class TokenMDP:
         start = (torch.arange(n + 1) == 0).double()
         return TransitionModel(following, torch.ones_like(rewards), rewards, ends, start, self.max_tokens)
 
+    def env(self) -> TokenEnv:
+        """The same world for those who sample: an environment for `lab.ppo`, `lab.sample_episodes` and gymnasium."""
+        return TokenEnv(self)
+
     # -- sums over all texts -----------------------------------------------------------------------------------
 
     def logprobs(self, logits: Tensor) -> Tensor:  # [M, T]
@@ -161,3 +167,29 @@ class TokenMDP:
         a = group_advantages(self.returns()[groups], **advantages).values[:, 0]  # type: ignore[arg-type]  # [M^G]
         others = self.probabilities(logits)[groups[:, 1:]].prod(1)  # [M^G]
         return torch.zeros(many, dtype=torch.float64).index_add(0, groups[:, 0], a * others)
+
+
+class TokenEnv(gymnasium.Env[Any, Any]):
+    """A `TokenMDP`, played token by token: a state is the number of an unfinished text, an action that of a token.
+
+    Observation S, one more than there are unfinished texts, stands for the end. A text that is cut off at `max_tokens`
+    has *terminated*: nothing could follow it.
+    """
+
+    def __init__(self, world: TokenMDP) -> None:
+        self._next = world.model.next_state[:, :, 0].tolist()
+        self._paid = world.model.reward[:, :, 0].tolist()
+        self._end, self._state = len(world.states), 0
+        self.observation_space = gymnasium.spaces.Discrete(len(world.states) + 1)
+        self.action_space = gymnasium.spaces.Discrete(len(world.vocabulary))
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._state = 0
+        return 0, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        paid, self._state = self._paid[self._state][int(action)], self._next[self._state][int(action)]
+        return self._state, paid, self._state == self._end, False, {}

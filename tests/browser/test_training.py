@@ -58,7 +58,9 @@ def shows_what_is_written(page, out, run):
         first, last, count = number(values[0]), number(values[-1]), len(values)
         told = f"from {first} at 1 to {last} at {count}, lowest {number(min(values))}, highest {number(max(values))}."
         # Facts and charts reach the page in messages of their own, so this waits: the last step's charts may follow.
-        expect(page.picture(f"Chart of {title}:", out)).to_have_attribute("aria-label", re.compile(re.escape(told)))
+        expect(page.picture(f"Chart of {title}:", out)).to_have_attribute(
+            "aria-label", re.compile(re.escape(told))
+        )
 
 
 def made_steps(out):
