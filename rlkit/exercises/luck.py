@@ -46,6 +46,10 @@ def _one_short(p: float, confidence: float) -> int:
     return math.floor(math.log(1 - confidence) / math.log(1 - p))
 
 
+def _rule_of_thumb(p: float, confidence: float) -> int:
+    return math.ceil(3 / p)
+
+
 def _wait_cases(rng: random.Random) -> list[tuple[float, float]]:
     drawn = [(round(rng.uniform(0.011, 0.29), 4), round(rng.uniform(0.81, 0.989), 3)) for _ in range(3)]
     return [(0.3, 0.95), (0.01, 0.95), *drawn]
@@ -95,6 +99,12 @@ WAIT = Exercise(
             "Round up with math.ceil.",
             _one_short,
         ),
+        Wrong(
+            "rule of thumb",
+            "3/p is a rule of thumb for 95 % and a small p. It forgets `confidence`, and is a little too long: solve "
+            "(1 − p)**k ≤ 1 − confidence for k.",
+            _rule_of_thumb,
+        ),
     ),
     praise="For 95 % it is about 3/p: patience means three times the average wait.",
 )
@@ -131,6 +141,10 @@ def _all_right(n: int, c: int, k: int) -> float:
 
 def _all_miss(n: int, c: int, k: int) -> float:
     return math.comb(n - c, k) / math.comb(n, k)
+
+
+def _chances_added(n: int, c: int, k: int) -> float:
+    return k * c / n
 
 
 def _pass_cases(rng: random.Random) -> list[tuple[int, int, int]]:
@@ -187,6 +201,12 @@ PASS = Exercise(
             "That is the share of choices without a right answer, so the chance to fail. Subtract it from 1.",
             _all_miss,
         ),
+        Wrong(
+            "chances added up",
+            "You add c/n for each of the k attempts. Two attempts can both be right, so the chances overlap, and the "
+            "sum may even be above 1. Count the choices that hold no right answer: math.comb(n − c, k).",
+            _chances_added,
+        ),
     ),
     praise="Nothing was assumed about p: the mean of this number over many experiments is 1 − (1 − p)ᵏ exactly.",
 )
@@ -228,6 +248,10 @@ def _alive(p: Tensor, G: int) -> Tensor:
 
 def _one_a_prompt(p: Tensor, G: int) -> Tensor:
     return p**G + (1 - p) ** G
+
+
+def _summed(p: Tensor, G: int) -> Tensor:
+    return (p**G + (1 - p) ** G).sum()
 
 
 def _dead_cases(rng: random.Random) -> list[tuple[Tensor, int]]:
@@ -281,6 +305,12 @@ DEAD = Exercise(
             "You return one share for each prompt. Asked for is the share over all prompts: take the "
             ".mean() of them.",
             _one_a_prompt,
+        ),
+        Wrong(
+            "summed",
+            "You add the shares of the prompts. A share of all groups cannot be above 1: divide by the number of "
+            "prompts, with .mean().",
+            _summed,
         ),
     ),
     praise="So a mixture of easy and hopeless prompts wastes most of its groups, though its mean p looks ideal.",

@@ -49,26 +49,9 @@ def gae_by_definition(
     return [sum((gamma * lam) ** k * d for k, d in enumerate(delta[t:])) for t in range(len(delta))]
 
 
-def _gae_no_bootstrap(rewards: Tensor, values: Tensor, bootstrap: float, gamma: float, lam: float) -> Tensor:
-    return gae(rewards, values, 0.0, gamma, lam)
-
-
-def _gae_swapped(rewards: Tensor, values: Tensor, bootstrap: float, gamma: float, lam: float) -> Tensor:
-    return gae(rewards, values, bootstrap, lam, gamma)
-
-
-def _gae_same_value(rewards: Tensor, values: Tensor, bootstrap: float, gamma: float, lam: float) -> Tensor:
-    delta = rewards + (gamma - 1) * values
-    return _backwards(delta, gamma * lam)
-
-
 def _gae_forward(rewards: Tensor, values: Tensor, bootstrap: float, gamma: float, lam: float) -> Tensor:
     after = torch.cat((values[1:], torch.tensor([bootstrap], dtype=values.dtype)))
     return _backwards((rewards + gamma * after - values).flip(0), gamma * lam).flip(0)
-
-
-def _gae_returns(rewards: Tensor, values: Tensor, bootstrap: float, gamma: float, lam: float) -> Tensor:
-    return gae(rewards, values, bootstrap, gamma, lam) + values
 
 
 def _backwards(numbers: Tensor, factor: float) -> Tensor:
@@ -84,47 +67,65 @@ GAE = Exercise(
     title="Advantages, from the last token to the first",
     difficulty="medium",
     minutes=12,
-    hint="Go through t in reversed order and carry two numbers along: the advantage of the token "
-    "behind, and its value. "
-    "Behind the last token the first is 0 and the second is bootstrap.",
+    hint="Go through t in reversed order and carry two numbers along: the advantage of the token behind, and its "
+    "value. Behind the last token the first is 0 and the second is bootstrap.",
     solution=gae,
     cases=gae_cases,
     expected=gae_by_definition,
     wrong=(
         Wrong(
             "no bootstrap",
-            "You take the value behind the last token for 0, always. That is right where the text "
-            "ended, but one that was "
-            "merely cut off would have gone on: there the next value is `bootstrap`.",
-            _gae_no_bootstrap,
+            "You take the value behind the last token for 0, always. That is right where the text ended, but one that "
+            "was merely cut off would have gone on: there the next value is `bootstrap`.",
+            lambda rewards, values, bootstrap, gamma, lam: gae(rewards, values, 0.0, gamma, lam),
         ),
         Wrong(
             "gamma and lambda swapped",
-            "γ and λ have changed places. γ alone stands before V(s_{t+1}) in δ; λ appears only "
-            "in the product γλ, before "
-            "the next advantage.",
-            _gae_swapped,
+            "γ and λ have changed places. γ alone stands before V(s_{t+1}) in δ; λ appears only in the product γλ, "
+            "before the next advantage.",
+            lambda rewards, values, bootstrap, gamma, lam: gae(rewards, values, bootstrap, lam, gamma),
+        ),
+        Wrong(
+            "gamma alone",
+            "λ is missing: you carry the next advantage over with γ alone, which is GAE at λ = 1, return minus value. "
+            "The factor is γλ.",
+            lambda rewards, values, bootstrap, gamma, lam: gae(rewards, values, bootstrap, gamma, 1.0),
+        ),
+        Wrong(
+            "delta alone",
+            "These are the errors δ, which is GAE at λ = 0. Each advantage takes the next one along: A_t = δ_t + "
+            "γλ A_{t+1}.",
+            lambda rewards, values, bootstrap, gamma, lam: gae(rewards, values, bootstrap, gamma, 0.0),
         ),
         Wrong(
             "value of the same state",
-            "Your δ takes V(s_t) for the next value as well: off by one. δ_t = r_t + γ V(s_{t+1}) "
-            "− V(s_t), where "
+            "Your δ takes V(s_t) for the next value as well: off by one. δ_t = r_t + γ V(s_{t+1}) − V(s_t), where "
             "V(s_{t+1}) is values[t + 1], and bootstrap behind the last token.",
-            _gae_same_value,
+            lambda rewards, values, bootstrap, gamma, lam: _backwards(
+                rewards + (gamma - 1) * values, gamma * lam
+            ),
         ),
         Wrong(
             "forward recursion",
-            "You add up the errors of earlier tokens: the recursion runs forward. A token can "
-            "only be praised for what came "
-            "after it; go through t backwards.",
+            "You add up the errors of earlier tokens: the recursion runs forward. A token can only be praised for what "
+            "came after it; go through t backwards.",
             _gae_forward,
         ),
         Wrong(
+            "left in reversed order",
+            "The numbers are right, and stand in reversed order: you went through t backwards and appended. Write each "
+            "into advantages[t], or turn the list round at the end.",
+            lambda rewards, values, bootstrap, gamma, lam: gae(rewards, values, bootstrap, gamma, lam).flip(
+                0
+            ),
+        ),
+        Wrong(
             "returns",
-            "These are the returns A + V, what the value model is to learn. The advantage is how "
-            "much *better than V* it "
-            "went: leave V out of the result.",
-            _gae_returns,
+            "These are the returns A + V, what the value model is to learn. The advantage is how much *better than V* "
+            "it went: leave V out of the result.",
+            lambda rewards, values, bootstrap, gamma, lam: (
+                gae(rewards, values, bootstrap, gamma, lam) + values
+            ),
         ),
     ),
 )
@@ -171,24 +172,9 @@ def _clip_max(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float
     return -torch.maximum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages).mean()
 
 
-def _clip_only(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
-    return -((logp - logp_old).exp().clamp(1 - epsilon, 1 + epsilon) * advantages).mean()
-
-
-def _clip_sign(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
-    return -clipped_loss(logp, logp_old, advantages, epsilon)
-
-
-def _clip_reversed(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
-    return clipped_loss(logp_old, logp, advantages, epsilon)
-
-
-def _clip_own_old(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
-    return clipped_loss(logp, logp.detach(), advantages, epsilon)
-
-
-def _clip_undetached(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
-    return clipped_loss(logp, logp, advantages, epsilon)
+def _clip_without_exp(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    ratio = logp - logp_old
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages).mean()
 
 
 CLIP = Exercise(
@@ -196,9 +182,8 @@ CLIP = Exercise(
     title="The clipped loss",
     difficulty="medium",
     minutes=10,
-    hint="The ratio is exp(logp − logp_old). Of ρ·A and clip(ρ)·A take the smaller one, token by "
-    "token; then the mean; then "
-    "the sign that turns something to maximise into a loss.",
+    hint="The ratio is exp(logp − logp_old). Of ρ·A and clip(ρ)·A take the smaller one, token by token; then the "
+    "mean; then the sign that turns something to maximise into a loss.",
     solution=clipped_loss,
     cases=clip_cases,
     expected=clipped_loss_by_hand,
@@ -207,43 +192,62 @@ CLIP = Exercise(
     wrong=(
         Wrong(
             "max instead of min",
-            "You take the larger of the two terms. PPO is a pessimist: it believes the smaller "
-            "one, so that nothing is gained "
-            "by leaving the range. (With a minus in front of both, max would be right.)",
+            "You take the larger of the two terms. PPO is a pessimist: it believes the smaller one, so that nothing is "
+            "gained by leaving the range. (With a minus in front of both, max would be right.)",
             _clip_max,
         ),
         Wrong(
             "clamp only",
-            "You use clip(ρ)·A alone. Then a token that moved the *wrong* way beyond the range "
-            "has no gradient either, and "
-            "is never brought back. Take the minimum with ρ·A.",
-            _clip_only,
+            "You use clip(ρ)·A alone. Then a token that moved the *wrong* way beyond the range has no gradient either, "
+            "and is never brought back. Take the minimum with ρ·A.",
+            lambda logp, logp_old, advantages, epsilon: (
+                -((logp - logp_old).exp().clamp(1 - epsilon, 1 + epsilon) * advantages).mean()
+            ),
+        ),
+        Wrong(
+            "never clipped",
+            "You use ρ·A without the clip, so that a token can gain by going any distance. Take the minimum with "
+            "clip(ρ)·A.",
+            lambda logp, logp_old, advantages, epsilon: -((logp - logp_old).exp() * advantages).mean(),
         ),
         Wrong(
             "sign flipped",
-            "The sign is flipped: minimising this makes good tokens rarer. The objective is to be "
-            "maximised, so the loss is "
-            "minus its mean.",
-            _clip_sign,
+            "The sign is flipped: minimising this makes good tokens rarer. The objective is to be maximised, so the "
+            "loss is minus its mean.",
+            lambda logp, logp_old, advantages, epsilon: -clipped_loss(logp, logp_old, advantages, epsilon),
         ),
         Wrong(
             "ratio reversed",
             "Your ratio is π_old / π_new. It is the new one over the old one: exp(logp − logp_old).",
-            _clip_reversed,
+            lambda logp, logp_old, advantages, epsilon: clipped_loss(logp_old, logp, advantages, epsilon),
+        ),
+        Wrong(
+            "exp forgotten",
+            "logp − logp_old is the *logarithm* of the ratio, and 0 where nothing has moved. The ratio is its exp, "
+            "and 1 there.",
+            _clip_without_exp,
         ),
         Wrong(
             "old is the detached new",
-            "Your ratio is always 1: you compare logp with itself, detached. After the first "
-            "update the weights have moved, so "
-            "use the logp_old that was stored when the tokens were sampled.",
-            _clip_own_old,
+            "Your ratio is always 1: you compare logp with itself, detached. After the first update the weights have "
+            "moved, so use the logp_old that was stored when the tokens were sampled.",
+            lambda logp, logp_old, advantages, epsilon: clipped_loss(
+                logp, logp.detach(), advantages, epsilon
+            ),
         ),
         Wrong(
             "undetached",
-            "There is no gradient at all: numerator and denominator are both logp, undetached, "
-            "and cancel. The denominator "
-            "is logp_old, a stored number.",
-            _clip_undetached,
+            "There is no gradient at all: numerator and denominator are both logp, undetached, and cancel. The "
+            "denominator is logp_old, a stored number.",
+            lambda logp, logp_old, advantages, epsilon: clipped_loss(logp, logp, advantages, epsilon),
+        ),
+        Wrong(
+            "detached",
+            "The value is right, but no gradient reaches logp. Keep to torch's functions from logp to the result: "
+            "math.exp, float(), .item(), .tolist() and .detach() cut it off.",
+            lambda logp, logp_old, advantages, epsilon: clipped_loss(
+                logp.detach(), logp_old, advantages, epsilon
+            ),
         ),
     ),
 )
@@ -274,16 +278,10 @@ def rewards_by_library(scores: Tensor, logp: Tensor, logp_ref: Tensor, mask: Ten
     return library_token_rewards(scores, mask, kl=kl_estimate(logp, logp_ref, "k1"), kl_coef=beta)
 
 
-def _score_everywhere(scores: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, beta: float) -> Tensor:
-    return (scores[:, None] - beta * (logp - logp_ref)) * mask
-
-
-def _kl_sign(scores: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, beta: float) -> Tensor:
-    return token_rewards(scores, logp, logp_ref, mask, -beta)
-
-
-def _k3(scores: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, beta: float) -> Tensor:
-    return library_token_rewards(scores, mask, kl=kl_estimate(logp, logp_ref, "k3"), kl_coef=beta)
+def _score_instead(scores: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, beta: float) -> Tensor:
+    rewards = -beta * (logp - logp_ref) * mask
+    rewards[torch.arange(len(scores)), mask.sum(1) - 1] = scores
+    return rewards
 
 
 def _last_column(scores: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, beta: float) -> Tensor:
@@ -302,8 +300,7 @@ REWARDS = Exercise(
     title="A score at the end, a toll on the way",
     difficulty="easy",
     minutes=8,
-    hint="First the toll: −β times (logp − logp_ref), times the mask. Then find where each row's "
-    "last token stands, "
+    hint="First the toll: −β times (logp − logp_ref), times the mask. Then find where each row's last token stands, "
     "mask.sum(1) − 1, and add the score there.",
     solution=token_rewards,
     cases=reward_cases,
@@ -311,36 +308,39 @@ REWARDS = Exercise(
     wrong=(
         Wrong(
             "score at each token",
-            "You pay the score at every token, so a text is paid once for each of its tokens, and "
-            "long ones win. The reward "
-            "model reads the whole text and pays once, at its last token.",
-            _score_everywhere,
+            "You pay the score at every token, so a text is paid once for each of its tokens, and long ones win. The "
+            "reward model reads the whole text and pays once, at its last token.",
+            lambda scores, logp, logp_ref, mask, beta: (scores[:, None] - beta * (logp - logp_ref)) * mask,
         ),
         Wrong(
-            "sign of the KL",
-            "Your toll has the wrong sign: it pays for leaving the reference. It must cost, so it "
-            "is −β (logp − logp_ref).",
-            _kl_sign,
-        ),
-        Wrong(
-            "k3 in the reward",
-            "That is k3, exp(d) − d − 1, the estimate for a loss. In the reward use k1 itself, "
-            "logp − logp_ref, even where "
-            "it is negative: only then is the gradient that of the KL.",
-            _k3,
+            "score in place of the toll",
+            "At the last token you write the score over the toll. That token pays, too: add the score (+=).",
+            _score_instead,
         ),
         Wrong(
             "last column",
-            "You put the scores into the last column, which is padding for the shorter texts. The "
-            "last token of row i "
+            "You put the scores into the last column, which is padding for the shorter texts. The last token of row i "
             "stands at mask[i].sum() − 1.",
             _last_column,
         ),
         Wrong(
+            "sign of the KL",
+            "Your toll has the wrong sign: it pays for leaving the reference. It must cost, so it is "
+            "−β (logp − logp_ref).",
+            lambda scores, logp, logp_ref, mask, beta: token_rewards(scores, logp, logp_ref, mask, -beta),
+        ),
+        Wrong(
+            "k3 in the reward",
+            "That is k3, exp(d) − d − 1, the estimate for a loss. In the reward use k1 itself, logp − logp_ref, even "
+            "where it is negative: only then is the gradient that of the KL.",
+            lambda scores, logp, logp_ref, mask, beta: library_token_rewards(
+                scores, mask, kl=kl_estimate(logp, logp_ref, "k3"), kl_coef=beta
+            ),
+        ),
+        Wrong(
             "all of the KL at the end",
-            "You charge the whole text's KL at its last token. The sum is right, but each token "
-            "should pay its own toll, or "
-            "the value model has to find out whose fault it was.",
+            "You charge the whole text's KL at its last token. The sum is right, but each token should pay its own "
+            "toll, or the value model has to find out whose fault it was.",
             _kl_at_the_end,
         ),
     ),

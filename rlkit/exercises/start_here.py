@@ -66,6 +66,12 @@ DEAD = Exercise(
             " It is dead if one *or* the other happens, and they exclude each other: add them.",
             lambda p, G: p**G * (1 - p) ** G,
         ),
+        Wrong(
+            "not all right",
+            "You add p**G and 1 - p**G, which is always 1: the second is the probability that *not all* are right. "
+            "All wrong is something else: first 1 - p, one wrong answer, and then to the power of G.",
+            lambda p, G: p**G + (1 - p**G),
+        ),
     ),
     praise="Compare it with the dead groups that you counted in 4.3.",
 )
@@ -93,7 +99,7 @@ def _run_cases(rng: random.Random) -> list[tuple[Any, ...]]:
 
     easy = {0: 0.5, 10: 0.6, 20: 0.9, 30: 0.8, 40: 0.95}
     one = drawn()
-    return [(easy, 0.7), (one, round(one[0] + 0.25, 3)), (easy, 0.9), (drawn(), 0.99)]
+    return [(easy, 0.7), (one, round(one[0] + 0.25, 3)), (easy, 0.9), (easy, 0.4), (drawn(), 0.99)]
 
 
 FIRST = Exercise(
@@ -133,6 +139,12 @@ FIRST = Exercise(
             "accuracy",
             "You return the accuracy that was reached, not the step at which it was.",
             lambda exams, x: next((a for a in exams.values() if a > x), None),
+        ),
+        Wrong(
+            "gives up at the first exam",
+            "You look at the first exam only: `return None` stands inside the loop, and ends it. Put it after the "
+            "loop, where all exams have been looked at.",
+            lambda exams, x: next((step if a > x else None for step, a in exams.items()), None),
         ),
         Wrong(
             "stays above",

@@ -129,13 +129,18 @@ class Stage:
         code = [nbformat.v4.new_code_cell(cell) for cell in cells]
         spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=spec), self.root / name)
-        context = self.browser.new_context(viewport={"width": width, "height": 900})
+        book = self.open_file(name, front, width)
+        if run:
+            book.run()
+        return book
+
+    def open_file(self, name: str, front: str = "lab", width: int = 1280, height: int = 900) -> Book:
+        """A notebook of the folder `root`, opened in a tab of its own."""
+        context = self.browser.new_context(viewport={"width": width, "height": height})
         context.set_default_timeout(PATIENCE)
         context.on("requestfailed", self._note)
         book = Book(self, context.new_page(), name, front)
         book.open()
-        if run:
-            book.run()
         return book
 
     def _note(self, request: Request) -> None:
@@ -201,8 +206,12 @@ class Book:
         self.page.evaluate(call, [name, arguments])
 
     def run(self) -> None:
-        """Run all cells and wait until they are done. A cell that raises fails the test, with its traceback."""
+        """Run all cells and wait until they are done."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        self.finished()
+
+    def finished(self) -> None:
+        """Wait until every cell is done. A cell that raised fails the test, with its traceback."""
         self.page.wait_for_function(  # every code cell has its number, none a star
             "() => window.jupyterapp.shell.currentWidget.content.widgets.every("
             "cell => cell.model.type !== 'code' || cell.model.executionCount !== null"
