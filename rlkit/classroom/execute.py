@@ -94,11 +94,11 @@ def changes(before: Any, after: Any) -> Iterator[Change]:
         old = stored.get(cell.get("id"))
         if cell.cell_type != "code" or old is None or old.source != cell.source:
             continue
-        lines = [list(_lines(one)) for one in (old, cell)]
-        if lines[0] != lines[1]:
+        was, now = list(_lines(old)), list(_lines(cell))
+        if was != now:
             told = [
                 line
-                for line in difflib.unified_diff(*lines, lineterm="", n=0)
+                for line in difflib.unified_diff(was, now, lineterm="", n=0)
                 if not line.startswith(("---", "+++", "@@"))
             ]
             yield Change(number, tuple(cell.metadata.get("tags", ())), tuple(told))

@@ -10,7 +10,6 @@ wrong answers; a check tells these apart by what they compute (`exercise`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -32,7 +31,7 @@ _LESSONS = {  # number of the notebook -> the module with its exercises
 }
 
 
-def check(name: str, answer: Callable[..., Any], seed: int = 0) -> Result:
+def check(name: str, answer: Any, seed: int = 0) -> Result:
     """Try ``answer``, your function, on the exercise ``name``; say whether it is right, and if not, why.
 
     It never raises for what the function does. As a cell's last line the result is shown; as a condition it is true

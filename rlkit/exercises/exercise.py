@@ -80,7 +80,7 @@ class Exercise:
     tolerance: float = 1e-5
     praise: str = ""  # what a right answer means, in a sentence
 
-    def check(self, answer: Callable[..., Any], seed: int = 0) -> Result:
+    def check(self, answer: Any, seed: int = 0) -> Result:
         """Judge ``answer``; see `rlkit.exercises.check`."""
         if answer is None or answer is Ellipsis:
             return self._result("unsolved", "Not solved yet: put your answer in place of the dots.")
