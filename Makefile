@@ -8,10 +8,12 @@ BIN := $(VENV)/bin
 
 # Tiny models are fastest, and least disturbed by other programs, on one thread.
 ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
+# The notebooks of the course, or ONLY=07; not the copies that learners keep beside them.
+COURSE = $(wildcard notebooks/$(or $(ONLY),[0-9][0-9])_*.ipynb)
 SETUP = $(PYTHON) -m rlkit.bootstrap $(VENV) --engine $(ENGINE) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser pictures notebooks assignments autograde badges lab bench lint format model doctor clean
+.PHONY: help demo test test-browser pictures notebooks assignments autograde slides badges lab bench lint format model doctor clean
 
 help: ## list the targets (this is the default)
 	@echo "make TARGET [PYTHON=python3.12] [ENGINE=auto|cpu|gpu|none]"
@@ -25,7 +27,7 @@ demo: ## train the embedded model with GRPO: make demo SEED=3 ARGS="--engine hf"
 test: ## run all tests, the notebooks among them, then the linter: make test WORKERS=2 ARGS="-k advantages"
 	@$(SETUP) lab,dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
-		--nbval-sanitize-with tests/sanitize.cfg tests $(wildcard notebooks) $(ARGS)
+		--nbval-sanitize-with tests/sanitize.cfg tests $(COURSE) $(ARGS)
 	$(BIN)/ruff check .
 
 test-browser: ## run the widgets' tests in JupyterLab and Chromium (part of make test): RLKIT_SCREENSHOTS=folder keeps pictures
@@ -38,19 +40,23 @@ pictures: ## take the pictures of notebooks/widgets.md anew, in JupyterLab: make
 
 notebooks: ## run all notebooks anew and store what they give: make notebooks ONLY=07 SEED=3 (a seed: run only)
 	@$(SETUP) lab,dev
-	$(ONE_THREAD) $(BIN)/python -m rlkit.classroom execute $(if $(SEED),--seed $(SEED)) $(wildcard notebooks/$(ONLY)*.ipynb)
+	$(ONE_THREAD) $(BIN)/python -m rlkit.classroom execute $(if $(SEED),--seed $(SEED)) $(COURSE)
 
 assignments: ## student versions of the notebooks, by nbgrader, in classroom/release: make assignments ONLY=07
 	@$(SETUP) lab,classroom
-	$(BIN)/python -m rlkit.classroom assignments $(wildcard notebooks/$(ONLY)*.ipynb)
+	$(BIN)/python -m rlkit.classroom assignments $(COURSE)
 
 autograde: ## grade a folder of <student>/<notebook>.ipynb: make autograde SUBMISSIONS=folder
 	@$(SETUP) lab,classroom
 	$(ONE_THREAD) $(BIN)/python -m rlkit.classroom autograde $(SUBMISSIONS)
 
+slides: ## slides of the notebooks for reveal.js, in slides/: make slides ONLY=07 REVEAL=slides/node_modules/reveal.js (offline)
+	@$(SETUP) lab,classroom
+	$(BIN)/python -m rlkit.classroom slides $(if $(REVEAL),--reveal $(REVEAL)) $(COURSE)
+
 badges: ## let badges and set-up cells lead to your copy: make badges ADDRESS=https://github.com/you/rlkit
 	@$(SETUP) lab,classroom
-	$(BIN)/python -m rlkit.classroom badges "$(ADDRESS)" $(wildcard notebooks/*.ipynb)
+	$(BIN)/python -m rlkit.classroom badges "$(ADDRESS)" $(COURSE)
 
 lab: ## open JupyterLab on the notebooks
 	@$(SETUP) lab

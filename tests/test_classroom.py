@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import nbformat
@@ -86,7 +87,7 @@ def test_a_perfect_an_empty_and_a_wrong_submission(lesson, tmp_path, capsys):
     assert "must_pass" not in text and "HIDDEN" not in text and "BEGIN SOLUTION" not in text
     assert "<summary>Solution" not in text and text.count("...  # your code") == 2
     seed = json.loads((course / "classroom.json").read_text())["seed"]
-    assert str(seed) not in text  # nobody can draw the hidden inputs beforehand
+    assert str(seed) not in text  # nobody can draw the hidden inputs beforehand,
 
     for name in ("ada", "bob", "cy"):
         (submissions / name).mkdir(parents=True)
@@ -120,7 +121,10 @@ def test_a_perfect_an_empty_and_a_wrong_submission(lesson, tmp_path, capsys):
         NAMES, 0.0
     )  # nothing handed in
     feedback = course / "feedback" / "cy" / lesson.stem / f"{lesson.stem}.html"
-    assert "ZeroDivisionError" in feedback.read_text(encoding="utf-8")
+    shown = feedback.read_text(encoding="utf-8")
+    assert "ZeroDivisionError" in shown
+    assert "must_pass" in shown and str(seed) not in shown  # or afterwards
+    assert not list(course.glob("*/cy/*/runs"))
 
 
 def test_what_cannot_be_graded_is_said(tmp_path, capsys, lesson):
@@ -130,6 +134,15 @@ def test_what_cannot_be_graded_is_said(tmp_path, capsys, lesson):
     nbformat.write(v4.new_notebook(), empty)
     assert main(["assignments", str(empty), "--to", str(tmp_path / "c")]) == 1
     assert "no exercise" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["nbformat", "nbgrader"])
+def test_missing_packages_are_named_with_their_extra(package, monkeypatch, capsys, lesson, tmp_path):
+    for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["assignments", str(lesson), "--to", str(tmp_path)]) == 1
+    assert f"{package} is not installed: pip install -e '.[classroom]'" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------- executing

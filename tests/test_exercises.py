@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import random
 
@@ -135,6 +136,15 @@ def test_two_mistakes_at_once_are_told_apart_from_one():
     message = toy().check(total_but_for_four).message
     assert message.startswith("You did not divide.\n") and "something else, too" in message
     assert "Yours:    4" in message and "Expected: 2" in message
+
+
+def test_the_mistake_is_looked_for_where_it_is_made():
+    """Python keeps one 1 and one True: an answer that is right first and wrong later may give the same object twice."""
+    exercise = dataclasses.replace(toy(), cases=lambda rng: [([1],), ([1, 0],), ([3, 1],)])
+    message = exercise.check(
+        lambda values: {1: 1, 2: sum(values)}[len(values)] if values != [3, 1] else 9
+    ).message
+    assert message.startswith("You did not divide.\n") and "values=[1, 0]" in message
 
 
 def test_unknown_error_shows_input_answer_and_expectation():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from test_notebooks import FOLDER, NOTEBOOKS
+from test_notebooks import NOTEBOOKS
 
 from rlkit.classroom import solving
 from rlkit.classroom.assignments import STUB, assignments
@@ -33,7 +33,7 @@ def test_every_check_passes_when_all_is_solved(path, tmp_path):
 def test_students_get_the_code_that_nbval_runs_and_no_solution(tmp_path):
     """So nbval's run of the stored notebooks, which says "Not solved yet" at every check, is the student's run, too."""
     released = assignments(NOTEBOOKS, tmp_path / "classroom")
-    assert [path.name for path in released] == [path.name for path in sorted(FOLDER.glob("*.ipynb"))]
+    assert [path.name for path in released] == [path.name for path in NOTEBOOKS]
     for original, path in zip(NOTEBOOKS, released):
         ours, theirs = (nbformat.read(one, as_version=4) for one in (original, path))
         stubs = dict(solving.stubs(theirs))

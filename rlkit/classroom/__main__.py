@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rlkit.errors import RlkitError
 
+PACKAGES = {"nbformat", "nbclient", "nbconvert", "nbgrader"}  # the extra `classroom`
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what is asked; return 0, or 1 with the reason on stderr."""
@@ -41,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return _run(arguments)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        how = "pip install -e '.[classroom]' in rlkit's repository; `make notebooks` and its likes do it themselves."
+        print(f"{package} is not installed: {how}", file=sys.stderr)
+        return 1
     except (RlkitError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

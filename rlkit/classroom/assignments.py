@@ -62,7 +62,7 @@ def assignments(notebooks: Sequence[Path], to: Path, seed: int | None = None) ->
             raise ConfigError(f"{path.name} holds no exercise that could be handed out")
         folder = to / "source" / path.stem
         folder.mkdir(parents=True, exist_ok=True)
-        nbformat.write(solving.to_grade(notebook, seed), folder / path.name)
+        nbformat.write(solving.to_grade(notebook), folder / path.name)
         pictures = path.parent / "pictures"
         if pictures.is_dir():
             for picture in pictures.glob("*.svg"):  # the badges at the top
@@ -90,6 +90,7 @@ def autograde(submissions: Path, to: Path) -> Path:
         raise ConfigError(
             f"not the name of an assignment: {', '.join(strange)}. Assignments: {', '.join(sorted(known))}"
         )
+    os.environ[solving.SEED] = str(json.loads((to / SETTINGS).read_text())["seed"])
     failed = []
     for path in tqdm(found, desc="grading", unit="notebook", disable=None):
         folder = to / "submitted" / path.parent.name / path.stem
@@ -98,6 +99,8 @@ def autograde(submissions: Path, to: Path) -> Path:
         api = _nbgrader(to)
         try:
             _succeed(api.autograde(path.stem, path.parent.name, force=True, create=True), str(path))
+            # What training wrote; feedback would hold a second copy.
+            shutil.rmtree(to / "autograded" / path.parent.name / path.stem / "runs", ignore_errors=True)
             _succeed(api.generate_feedback(path.stem, path.parent.name, force=True), str(path))
         except GradingError as error:
             failed.append(str(error))

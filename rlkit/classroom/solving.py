@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import os
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from rlkit import exercises
 from rlkit.errors import ConfigError
 
+SEED = "RLKIT_HIDDEN_SEED"  # in the environment
 SUFFIX = "-check"
 SOLUTION = "solution"  # the tag of a folded worked solution
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -83,17 +85,26 @@ def solved(notebook: Any) -> Any:
     return copied
 
 
-def to_grade(notebook: Any, seed: int) -> Any:
+def hidden_seed() -> int:
+    """The seed that draws the inputs of hidden tests: `SEED` in the environment, which grading sets; else 1."""
+    return int(os.environ.get(SEED, "1"))
+
+
+def to_grade(notebook: Any) -> Any:
     """A copy of ``notebook`` as nbgrader's source: solutions marked, a hidden test after each check, no worked ones.
 
-    The hidden test is the same check on inputs that ``seed`` draws, which students have not seen.
+    The hidden test is the same check on inputs that students have not seen. It does not name the seed that draws them,
+    since the feedback that students get shows the test.
     """
     copied = copy.deepcopy(notebook)
     for number, name in stubs(copied):
         copied.cells[number].source = filled(copied.cells[number].source, name, marked=True)
     for number, name in checks(copied):
         function = exercises.find(name).solution.__name__
-        hidden = f'exercises.check("{name}", {function}, seed={seed}).must_pass()'
+        hidden = (
+            "from rlkit.classroom.solving import hidden_seed\n\n"
+            f'exercises.check("{name}", {function}, seed=hidden_seed()).must_pass()'
+        )
         copied.cells[number].source += f"\n{BEGIN_HIDDEN}\n{hidden}\n{END_HIDDEN}"
     copied.cells = [cell for cell in copied.cells if SOLUTION not in cell.metadata.get("tags", ())]
     for cell in copied.cells:

@@ -105,18 +105,21 @@ def reward(completion: str) -> float:
 
 
 def _ranks(answer: Callable[..., Any], case: tuple[Any, ...]) -> Any:
-    """What is looked at: which completions are paid more than which; not how much."""
+    """What is looked at: which completions are paid more than which (place 1 is the best); not how much."""
     paid = [answer(completion) for completion in case[0]]
     if None in paid:
         return f"nothing is paid for {case[0][paid.index(None)]}"
     paid = [float(f"{float(one):.12g}") for one in paid]  # what differs by rounding only is alike
     levels = sorted(set(paid), reverse=True)
-    return [levels.index(one) + 1 for one in paid]
+    return {f"place of {text}": levels.index(one) + 1 for text, one in zip(case[0], paid)}
 
 
-def _expected_ranks(completions: list[str]) -> list[int]:
+def _expected_ranks(completions: list[str]) -> dict[str, int]:
     distance = [abs(int(text) - 4) if text.removeprefix("-").isdigit() else math.inf for text in completions]
-    return [1 + len({other for other in distance if other < own}) for own in distance]
+    return {
+        f"place of {text}": 1 + len({other for other in distance if other < own})
+        for text, own in zip(completions, distance)
+    }
 
 
 def _reward_cases(rng: random.Random) -> list[tuple[Any, ...]]:
@@ -192,6 +195,12 @@ REWARD = Exercise(
             _wrong_reward(lambda number: -abs(number - 4), -3.0),
         ),
         Wrong(
+            "a floor that is not deep enough",
+            "You pay minus the distance, and letters a little less than you expected of a number. But numbers may be "
+            "as far off as they like, and 99 falls below your letters. Bound them: 1 / (1 + distance).",
+            _wrong_reward(lambda number: -abs(number - 4), -12.0),
+        ),
+        Wrong(
             "minus is no digit",
             "You take -10 for a word: `isdigit()` knows no minus sign. Try float(completion) and catch "
             "ValueError.",
@@ -211,13 +220,14 @@ REWARD = Exercise(
         ),
         Wrong(
             "letters not caught",
-            'float("C") raises ValueError, and your function lets it through. Put try: before it and except '
-            "ValueError: after it, and pay a letter less than any number.",
+            'It stops with a ValueError: float("C") raises it, and your function lets it through. Put try: before it '
+            "and except ValueError: after it, and pay a letter less than any number.",
             _letters_not_caught,
         ),
         Wrong(
             "text minus number",
-            'A completion is a text, and "3" - 4 is not defined. Make a number of it first: float(completion).',
+            'It stops with a TypeError. Most likely you calculate with the text: "3" - 4 is not defined. Make a number '
+            "of it first, float(completion).",
             _text_minus_number,
         ),
         Wrong(

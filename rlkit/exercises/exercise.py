@@ -107,12 +107,12 @@ class Exercise:
                 f"Not solved yet: {name} returns nothing. Put your code in place of the dots, run that cell, then this "
                 "one. (If you did write it: is a `return` missing?)",
             )
-        for case, value in zip(cases, seen):
+        for number, (case, value) in enumerate(zip(cases, seen)):
             right = self.expected(*copy.deepcopy(case))
             fault = value if isinstance(value, Raised) else difference(value, right, self.tolerance)
             if fault:
                 where = self._where(case, value, right, fault)
-                return self._result("wrong", self._known(cases, seen, value, where) or where)
+                return self._result("wrong", self._known(cases, seen, number, where) or where)
         return self._result("right", f"Right, on {len(cases)} different inputs. {self.praise}".strip())
 
     def _observed(self, answer: Callable[..., Any], case: tuple[Any, ...]) -> Any:
@@ -121,18 +121,17 @@ class Exercise:
         except Exception as error:
             return Raised(type(error).__name__, str(error))
 
-    def _known(self, cases: Sequence[tuple[Any, ...]], seen: Sequence[Any], value: Any, where: str) -> str:
+    def _known(self, cases: Sequence[tuple[Any, ...]], seen: Sequence[Any], number: int, where: str) -> str:
         """The words of the named wrong answer that computes the same, or "".
 
-        On every input: that is the mistake. Only where the answer is first wrong, at ``value``: it is one of several.
+        On every input: that is the mistake. Only on the first that is wrong, ``number``: it is one of several.
         """
-        first = next(n for n, one in enumerate(seen) if one is value)
         partly = []
         for wrong in self.wrong:
             theirs = [self._observed(wrong.answer, case) for case in cases]
             if all(same(a, b, self.tolerance) for a, b in zip(seen, theirs)):
                 return wrong.says
-            if not isinstance(value, Raised) and same(value, theirs[first], self.tolerance):
+            if not isinstance(seen[number], Raised) and same(seen[number], theirs[number], self.tolerance):
                 partly.append(wrong.says)
         if len(partly) != 1:
             return ""

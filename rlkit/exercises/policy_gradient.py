@@ -16,7 +16,7 @@ from rlkit.exercises.exercise import Exercise, Wrong, value_and_gradient
 Case = tuple[Any, ...]
 
 
-def drawn(rng: random.Random, *shape: int) -> Tensor:
+def _drawn(rng: random.Random, *shape: int) -> Tensor:
     """Random normal numbers, rounded so that they can be read."""
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
     return torch.randn(*shape, dtype=torch.float64, generator=generator).round(decimals=2)
@@ -34,7 +34,7 @@ def softmax_gradient(logits: Tensor, rewards: Tensor) -> Tensor:  # [V]
 
 def _bandits(rng: random.Random) -> list[Case]:
     simple = (torch.zeros(3).double(), torch.tensor([0.0, 0.0, 3.0]).double())
-    return [simple, *((drawn(rng, n), drawn(rng, n)) for n in (3, 4, 6))]
+    return [simple, *((_drawn(rng, n), _drawn(rng, n)) for n in (3, 4, 6))]
 
 
 def _by_autograd(logits: Tensor, rewards: Tensor) -> Tensor:
@@ -42,26 +42,6 @@ def _by_autograd(logits: Tensor, rewards: Tensor) -> Tensor:
     (z.softmax(-1) @ rewards).backward()
     assert z.grad is not None
     return z.grad
-
-
-def _plain_rewards(logits: Tensor, rewards: Tensor) -> Tensor:
-    return logits.softmax(-1) * rewards
-
-
-def _plain_mean(logits: Tensor, rewards: Tensor) -> Tensor:
-    return logits.softmax(-1) * (rewards - rewards.mean())
-
-
-def _without_pi(logits: Tensor, rewards: Tensor) -> Tensor:
-    return rewards - (logits.softmax(-1) * rewards).sum()
-
-
-def _downhill(logits: Tensor, rewards: Tensor) -> Tensor:
-    return -softmax_gradient(logits, rewards)
-
-
-def _logits_as_pi(logits: Tensor, rewards: Tensor) -> Tensor:
-    return logits * (rewards - (logits * rewards).sum())
 
 
 SOFTMAX = Exercise(
@@ -78,37 +58,39 @@ SOFTMAX = Exercise(
     wrong=(
         Wrong(
             "no average",
-            "You multiply π by the reward itself. But raising one logit lowers all other probabilities, "
-            "so what counts "
-            "is how much better than average a token is: subtract J = Σ π r from the rewards.",
-            _plain_rewards,
+            "You multiply π by the reward itself. But raising one logit lowers all other probabilities, so what "
+            "counts is how much better than average a token is: subtract J = Σ π r from the rewards.",
+            lambda logits, rewards: logits.softmax(-1) * rewards,
         ),
         Wrong(
             "unweighted mean",
-            "You compare with rewards.mean(), where each token counts once. The average that the policy "
-            "earns weighs "
-            "each reward by how often the token is said: (pi * rewards).sum().",
-            _plain_mean,
+            "You compare with rewards.mean(), where each token counts once. The average that the policy earns "
+            "weighs each reward by how often the token is said: (pi * rewards).sum().",
+            lambda logits, rewards: logits.softmax(-1) * (rewards - rewards.mean()),
         ),
         Wrong(
             "no probability",
-            "The factor π_k is missing: you have only r_k - J. A token that is never said has gradient 0, "
-            "however good "
-            "it is; multiply by pi.",
-            _without_pi,
+            "The factor π_k is missing: you have only r_k - J. A token that is never said has gradient 0, however "
+            "good it is; multiply by pi.",
+            lambda logits, rewards: rewards - (logits.softmax(-1) * rewards).sum(),
+        ),
+        Wrong(
+            "the average itself",
+            "That is J, one number. Asked for is how J changes with each logit, a number for each token: "
+            "pi * (rewards - J).",
+            lambda logits, rewards: (logits.softmax(-1) * rewards).sum(),
         ),
         Wrong(
             "sign",
-            "All signs are turned round. This is the gradient of J, which points uphill, not that of a "
-            "loss: leave out the minus.",
-            _downhill,
+            "All signs are turned round. This is the gradient of J, which points uphill, not that of a loss: "
+            "leave out the minus.",
+            lambda logits, rewards: -softmax_gradient(logits, rewards),
         ),
         Wrong(
             "logits as probabilities",
-            "You use the logits as if they were probabilities. They can be negative and do not add up to "
-            "1: take "
+            "You use the logits as if they were probabilities. They can be negative and do not add up to 1: take "
             "logits.softmax(-1) first.",
-            _logits_as_pi,
+            lambda logits, rewards: logits * (rewards - (logits * rewards).sum()),
         ),
     ),
     praise="A token gains by how much better than average it is, times how often it is said.",
@@ -127,7 +109,7 @@ def leave_one_out(rewards: Tensor) -> Tensor:  # [P, G]
 
 def _groups(rng: random.Random) -> list[Case]:
     simple = (torch.tensor([[3.0, 0.0, 0.0], [1.0, 1.0, 4.0]]).double(),)
-    return [simple, (drawn(rng, 3, 3),), (drawn(rng, 2, 5),), (drawn(rng, 4, 2),)]
+    return [simple, (_drawn(rng, 3, 3),), (_drawn(rng, 2, 5),), (_drawn(rng, 4, 2),)]
 
 
 def _others_by_loop(rewards: Tensor) -> Tensor:
@@ -136,26 +118,6 @@ def _others_by_loop(rewards: Tensor) -> Tensor:
         rest = [row[:i] + row[i + 1 :] for i in range(len(row))]
         rows.append([r - sum(others) / len(others) for r, others in zip(row, rest)])
     return torch.tensor(rows, dtype=torch.float64)
-
-
-def _own_mean(rewards: Tensor) -> Tensor:
-    return rewards - rewards.mean(1, keepdim=True)
-
-
-def _batch_mean(rewards: Tensor) -> Tensor:
-    return rewards - (rewards.sum() - rewards) / (rewards.numel() - 1)
-
-
-def _other_axis(rewards: Tensor) -> Tensor:
-    return rewards - (rewards.sum(0, keepdim=True) - rewards) / (rewards.shape[0] - 1)
-
-
-def _divided_by_g(rewards: Tensor) -> Tensor:
-    return rewards - (rewards.sum(1, keepdim=True) - rewards) / rewards.shape[1]
-
-
-def _baseline_itself(rewards: Tensor) -> Tensor:
-    return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
 
 
 BASELINE = Exercise(
@@ -171,35 +133,44 @@ BASELINE = Exercise(
     wrong=(
         Wrong(
             "own reward included",
-            "You subtract the mean of the whole group, with the completion's own reward in it. That "
-            "shrinks every advantage by "
-            "1 - 1/G. Leave your own reward out, and divide by G - 1.",
-            _own_mean,
+            "You subtract the mean of the whole group, with the completion's own reward in it. That shrinks every "
+            "advantage by 1 - 1/G. Leave your own reward out, and divide by G - 1.",
+            lambda rewards: rewards - rewards.mean(1, keepdim=True),
         ),
         Wrong(
             "whole batch",
-            "You take the mean over all other completions of the batch. An easy prompt would then always "
-            "look good: compare within "
-            "the group, that is along dim 1.",
-            _batch_mean,
+            "You take the mean over all other completions of the batch. An easy prompt would then always look "
+            "good: compare within the group, that is along dim 1.",
+            lambda rewards: rewards - (rewards.sum() - rewards) / (rewards.numel() - 1),
+        ),
+        Wrong(
+            "mean of everything",
+            "You subtract one mean over all prompts, your own reward included. Compare within the group (dim 1), and "
+            "with the others only.",
+            lambda rewards: rewards - rewards.mean(),
         ),
         Wrong(
             "wrong axis",
             "You compare answers to different prompts: the sum runs along dim 0. A group is a row: sum(1, "
             "keepdim=True).",
-            _other_axis,
+            lambda rewards: rewards - (rewards.sum(0, keepdim=True) - rewards) / (rewards.shape[0] - 1),
+        ),
+        Wrong(
+            "no keepdim",
+            "sum(1) alone gives shape [P], which does not fit [P, G]: torch lays it along the wrong axis (where P "
+            "is G, without a word) or stops. sum(1, keepdim=True) gives [P, 1], one sum for each row.",
+            lambda rewards: rewards - (rewards.sum(1) - rewards) / (rewards.shape[1] - 1),
         ),
         Wrong(
             "divided by G",
-            "You add up the G - 1 others and divide by G, so the baseline is too close to 0. A mean "
-            "divides by how many "
-            "were added: G - 1.",
-            _divided_by_g,
+            "You add up the G - 1 others and divide by G, so the baseline is too close to 0. A mean divides by how "
+            "many were added: G - 1.",
+            lambda rewards: rewards - (rewards.sum(1, keepdim=True) - rewards) / rewards.shape[1],
         ),
         Wrong(
             "baseline only",
             "That is the baseline. The advantage is how far the reward is above it: rewards - baseline.",
-            _baseline_itself,
+            lambda rewards: (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1),
         ),
     ),
     praise="This is RLOO's advantage; notebook 07 compares it with GRPO's.",
@@ -212,7 +183,7 @@ BASELINE = Exercise(
 def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:  # [N, T]
     """The sum of the rewards from each step on, 0 at padding."""
     kept = rewards * mask
-    return kept.flip(1).cumsum(1).flip(1) * mask
+    return kept.flip(1).cumsum(1).flip(1)
 
 
 def _episodes(rng: random.Random) -> list[Case]:
@@ -220,7 +191,7 @@ def _episodes(rng: random.Random) -> list[Case]:
     cases: list[Case] = [(torch.tensor([[1.0, 0.0, 2.0]]).double(), ones)]
     for n, t in ((2, 4), (3, 5), (4, 6)):
         lengths = torch.tensor([t, *(rng.randint(2, t - 1) for _ in range(n - 1))])
-        cases.append((drawn(rng, n, t), torch.arange(t) < lengths[:, None]))
+        cases.append((_drawn(rng, n, t), torch.arange(t) < lengths[:, None]))
     return cases
 
 
@@ -233,67 +204,53 @@ def _to_go_by_loop(rewards: Tensor, mask: Tensor) -> Tensor:
     return result
 
 
-def _so_far(rewards: Tensor, mask: Tensor) -> Tensor:
-    return (rewards * mask).cumsum(1) * mask
-
-
-def _whole_return(rewards: Tensor, mask: Tensor) -> Tensor:
-    return (rewards * mask).sum(1, keepdim=True) * mask
-
-
-def _without_present(rewards: Tensor, mask: Tensor) -> Tensor:
-    return reward_to_go(rewards, mask) - rewards * mask
-
-
-def _padding_counts(rewards: Tensor, mask: Tensor) -> Tensor:
-    return rewards.flip(1).cumsum(1).flip(1) * mask
-
-
-def _backwards(rewards: Tensor, mask: Tensor) -> Tensor:
-    return (rewards * mask).flip(1).cumsum(1)
-
-
 TO_GO = Exercise(
     name="04-reward-to-go",
     title="Credit only for what came after",
     difficulty="medium",
     minutes=8,
-    hint="cumsum(1) adds up from the left. Turn the row round with flip(1) before and after. Padding must "
-    "not count.",
+    hint="cumsum(1) adds up from the left. Turn the row round with flip(1) before and after. Padding must not count.",
     solution=reward_to_go,
     cases=_episodes,
     expected=_to_go_by_loop,
     wrong=(
         Wrong(
             "sum so far",
-            "You add up what came before. A step cannot have caused the past: add up from the other end "
-            "(flip, cumsum, flip).",
-            _so_far,
+            "You add up what came before. A step cannot have caused the past: add up from the other end (flip, "
+            "cumsum, flip).",
+            lambda rewards, mask: (rewards * mask).cumsum(1) * mask,
         ),
         Wrong(
             "whole return",
-            "Every step gets the return of the whole episode. That is right on average but noisier: count "
-            "only from step t on.",
-            _whole_return,
+            "Every step gets the return of the whole episode. That is right on average but noisier: count only "
+            "from step t on.",
+            lambda rewards, mask: (rewards * mask).sum(1, keepdim=True) * mask,
         ),
         Wrong(
             "one step late",
-            "You leave out the reward of the step itself. rewards[i, t] is what action t brought, so the "
-            "sum begins at t.",
-            _without_present,
+            "You leave out the reward of the step itself. rewards[i, t] is what action t brought, so the sum "
+            "begins at t.",
+            lambda rewards, mask: reward_to_go(rewards, mask) - rewards * mask,
         ),
         Wrong(
             "padding counts",
-            "Numbers in the padding leak into the sums of real steps. Multiply the rewards by the mask "
-            "before you add up.",
-            _padding_counts,
+            "Numbers in the padding leak into the sums of real steps. Multiply the rewards by the mask before you "
+            "add up, not only after.",
+            lambda rewards, mask: rewards.flip(1).cumsum(1).flip(1) * mask,
+        ),
+        Wrong(
+            "no mask",
+            "You never use the mask, so the numbers in the padding count as rewards. Multiply the rewards by the "
+            "mask before you add up.",
+            lambda rewards, mask: rewards.flip(1).cumsum(1).flip(1),
         ),
         Wrong(
             "left reversed",
             "The sums are right, but stand in reverse order: after flip and cumsum, flip once more.",
-            _backwards,
+            lambda rewards, mask: (rewards * mask).flip(1).cumsum(1),
         ),
     ),
+    praise="lab.discounted_returns(rewards, 1.0) does the same.",
 )
 
 
@@ -310,7 +267,7 @@ def _completions(rng: random.Random) -> list[Case]:
     cases: list[Case] = []
     for n, t in ((2, 3), (3, 4), (4, 5)):
         lengths = torch.tensor([t, *(rng.randint(1, t - 1) for _ in range(n - 1))])
-        cases.append((-drawn(rng, n, t).abs() - 0.1, drawn(rng, n), torch.arange(t) < lengths[:, None]))
+        cases.append((-_drawn(rng, n, t).abs() - 0.1, _drawn(rng, n), torch.arange(t) < lengths[:, None]))
     return cases
 
 
@@ -323,38 +280,13 @@ def _loss_by_loop(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> dict[st
     return {"value": torch.tensor(value, dtype=torch.float64), "gradient": gradient}
 
 
-def _uphill(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    return (advantages * (logprobs * mask).sum(1)).mean()
-
-
-def _unmasked(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    return -(advantages * logprobs.sum(1)).mean()
-
-
-def _over_padding(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    return -(advantages[:, None] * logprobs * mask).mean()
-
-
-def _mean_token(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    return -(advantages * (logprobs * mask).sum(1) / mask.sum(1)).mean()
-
-
-def _as_probability(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    return -(advantages * (logprobs * mask).sum(1).exp()).mean()
-
-
-def _detached(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    return -(advantages * (logprobs * mask).sum(1).detach()).mean()
-
-
 LOSS = Exercise(
     name="04-reinforce-loss",
     title="The loss of REINFORCE",
     difficulty="medium",
     minutes=10,
-    hint="First the log-probability of each completion: the sum over its own tokens. Then weigh, average "
-    "over N, and turn "
-    "uphill into downhill.",
+    hint="First the log-probability of each completion: the sum over its own tokens. Then weigh, average over N, and "
+    "turn uphill into downhill.",
     solution=reinforce_loss,
     cases=_completions,
     expected=_loss_by_loop,
@@ -363,43 +295,50 @@ LOSS = Exercise(
     wrong=(
         Wrong(
             "sign",
-            "The sign is turned round: optimisers go downhill, so this makes good completions rarer. "
-            "Minimise minus A log π.",
-            _uphill,
+            "The sign is turned round: optimisers go downhill, so this makes good completions rarer. Minimise "
+            "minus A log π.",
+            lambda logprobs, advantages, mask: (advantages * (logprobs * mask).sum(1)).mean(),
         ),
         Wrong(
             "no mask",
-            "Padding counts as if the model had written it. Multiply the log-probabilities by the mask "
-            "before the sum.",
-            _unmasked,
+            "Padding counts as if the model had written it. Multiply the log-probabilities by the mask before the sum.",
+            lambda logprobs, advantages, mask: -(advantages * logprobs.sum(1)).mean(),
         ),
         Wrong(
             "mean over padding",
             "You average over all N × T places, padding included, so that the step depends on the longest "
-            "completion of the "
-            "batch. Sum over tokens, then take the mean over the N completions.",
-            _over_padding,
+            "completion of the batch. Sum over tokens, then take the mean over the N completions.",
+            lambda logprobs, advantages, mask: -(advantages[:, None] * logprobs * mask).mean(),
+        ),
+        Wrong(
+            "mean over all tokens",
+            "You divide by the number of tokens in the batch, not by N. Sum each completion's tokens first: its log π "
+            "is that sum; then take the mean over completions.",
+            lambda logprobs, advantages, mask: -(advantages[:, None] * logprobs)[mask].mean(),
         ),
         Wrong(
             "mean over tokens",
-            "You divide by each completion's length. log π of a completion is the sum over its tokens; "
-            "with the mean, tokens "
-            "of long completions count less, and it is not the gradient of J.",
-            _mean_token,
+            "You divide by each completion's length. log π of a completion is the sum over its tokens; with the "
+            "mean, tokens of long completions count less, and it is not the gradient of J.",
+            lambda logprobs, advantages, mask: -(advantages * (logprobs * mask).sum(1) / mask.sum(1)).mean(),
+        ),
+        Wrong(
+            "sum over completions",
+            "You add the completions up, so twice the samples would mean twice the step. The sum estimates an "
+            "average: take the mean over the N completions.",
+            lambda logprobs, advantages, mask: -(advantages * (logprobs * mask).sum(1)).sum(),
         ),
         Wrong(
             "probability",
-            "You weigh probabilities, not log-probabilities. The sample was already drawn with "
-            "probability π, so this counts "
-            "π twice: leave out exp.",
-            _as_probability,
+            "You weigh probabilities, not log-probabilities. The sample was already drawn with probability π, so "
+            "this counts π twice: leave out exp.",
+            lambda logprobs, advantages, mask: -(advantages * (logprobs * mask).sum(1).exp()).mean(),
         ),
         Wrong(
             "detached",
-            "The value is right, but no gradient reaches the log-probabilities, so nothing is learned. "
-            "Detach the advantages, "
-            "never the log-probabilities.",
-            _detached,
+            "The value is right, but no gradient reaches the log-probabilities, so nothing is learned. Detach the "
+            "advantages, never the log-probabilities.",
+            lambda logprobs, advantages, mask: -(advantages * (logprobs * mask).sum(1).detach()).mean(),
         ),
     ),
     praise="Value and gradient both agree with a loop over the tokens.",

@@ -136,6 +136,12 @@ LOSS = Exercise(
             lambda chosen, rejected: -torch.log(torch.sigmoid(chosen - rejected)).mean(),
         ),
         Wrong(
+            "a small number in the logarithm",
+            "A small number inside the logarithm keeps it finite, but cuts the loss off, and with it the gradient, "
+            "just where a pair is badly wrong. torch.nn.functional.logsigmoid needs no such help.",
+            lambda chosen, rejected: -torch.log(torch.sigmoid(chosen - rejected) + 1e-8).mean(),
+        ),
+        Wrong(
             "without the logarithm",
             "You left out the logarithm. Then a pair that is badly wrong gives hardly any gradient, just "
             "where it is needed most. Take the negative log-probability: -log sigmoid(...).",

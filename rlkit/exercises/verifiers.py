@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlkit import rewards
@@ -21,37 +21,26 @@ def is_right(completion: str, answer: str) -> bool:
     return said == float(answer)
 
 
-def _contains(completion: str, answer: str) -> bool:
-    return answer in completion
+_NUMBER = r"(?<!\d)-?\d[\d,]*(?:\.\d+)?"
 
 
-def _whole_text(completion: str, answer: str) -> bool:
-    return completion.strip() == answer
+def _reads(pattern: str, place: int = -1) -> Callable[..., Any]:
+    """A verifier that finds its numbers by `pattern`, and takes the one at `place`."""
 
+    def verifier(completion: str, answer: str) -> bool:
+        numbers = re.findall(pattern, completion)
+        return bool(numbers) and float(numbers[place].replace(",", "")) == float(answer)
 
-def _first_number(completion: str, answer: str) -> bool:
-    numbers = re.findall(r"(?<!\d)-?\d[\d,]*(?:\.\d+)?", completion)
-    return bool(numbers) and float(numbers[0].replace(",", "")) == float(answer)
+    return verifier
 
 
 def _as_text(completion: str, answer: str) -> bool:
-    numbers = re.findall(r"(?<!\d)-?\d[\d,]*(?:\.\d+)?", completion)
+    numbers = re.findall(_NUMBER, completion)
     return bool(numbers) and numbers[-1] == answer
 
 
-def _digits_only(completion: str, answer: str) -> bool:
-    numbers = re.findall(r"\d+", completion)
-    return bool(numbers) and float(numbers[-1]) == float(answer)
-
-
-def _every_minus(completion: str, answer: str) -> bool:
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", completion)
-    return bool(numbers) and float(numbers[-1].replace(",", "")) == float(answer)
-
-
 def _needs_a_number(completion: str, answer: str) -> bool:
-    numbers = re.findall(r"(?<!\d)-?\d[\d,]*(?:\.\d+)?", completion)
-    return float(numbers[-1].replace(",", "")) == float(answer)
+    return float(re.findall(_NUMBER, completion)[-1].replace(",", "")) == float(answer)
 
 
 def _texts(rng: random.Random) -> list[tuple[Any, ...]]:
@@ -85,19 +74,19 @@ VERIFIER = Exercise(
             "contains",
             "You ask whether the answer occurs anywhere. Then '42 or 43' is right, '421' as well, and a list of all "
             "numbers always is. Take one number, the last, and compare that.",
-            _contains,
+            lambda completion, answer: answer in completion,
         ),
         Wrong(
             "whole text",
             "You compare the whole text, so '17+25=42' and '42.0' are wrong: a false negative punishes a right answer. "
             "Find the last number in the text first, then compare values.",
-            _whole_text,
+            lambda completion, answer: completion.strip() == answer,
         ),
         Wrong(
             "first number",
             "You take the first number. In '17+25=42' that is 17, and in '42 or 43' it pays for hedging. "
             "The last number counts: index −1.",
-            _first_number,
+            _reads(_NUMBER, place=0),
         ),
         Wrong(
             "as text",
@@ -109,13 +98,25 @@ VERIFIER = Exercise(
             "digits only",
             r"Your numbers are runs of digits, so '42.0' ends in 0, '1,234' in 234, and −42 passes for 42. Let the "
             r"pattern take a sign, commas and decimals as well.",
-            _digits_only,
+            _reads(r"\d+"),
+        ),
+        Wrong(
+            "whole numbers only",
+            r"Your pattern -?\d+ reads whole numbers: '42.0' ends in 0 and '1,234' in 234. Let it take commas and "
+            r"decimals, [\d,]* and (?:\.\d+)?; and a minus after a digit, as in '50-8', is no sign.",
+            _reads(r"-?\d+"),
+        ),
+        Wrong(
+            "a group that captures",
+            r"With brackets (…) in the pattern, re.findall returns what stands in the *brackets*, here '' or '.0', and "
+            r"not the number. Write (?:…) for brackets that only hold together.",
+            _reads(r"(?<!\d)-?\d[\d,]*(\.\d+)?"),
         ),
         Wrong(
             "every minus is a sign",
             "You read every minus as a sign, so '50-8' ends in −8. A minus after a digit is a subtraction: put the "
             r"lookbehind (?<!\d) before it.",
-            _every_minus,
+            _reads(r"-?\d[\d,]*(?:\.\d+)?"),
         ),
         Wrong(
             "stops without a number",
@@ -159,25 +160,26 @@ def _paid_by_parts(
     ]
 
 
-def _one_number(prompts: Any, completions: Any, answer: Any, **columns: Any) -> Any:
-    scores = [score for score in pay(prompts, completions, answer) if score is not None]
-    return sum(scores) / len(scores) if scores else None
+def _changed(change: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+    def answer(prompts: Any, completions: Any, answer: Any, **columns: Any) -> Any:
+        return change(pay(prompts, completions, answer))
+
+    return answer
+
+
+def _mean(scores: list[Any]) -> float:
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known)
 
 
 def _first_answer(prompts: Any, completions: Any, answer: Any, **columns: Any) -> Any:
     return pay(prompts, completions, [answer[0]] * len(completions))
 
 
-def _zero_for_none(prompts: Any, completions: Any, answer: Any, **columns: Any) -> Any:
-    return [0.0 if score is None else score for score in pay(prompts, completions, answer)]
-
-
-def _both(prompts: Any, completions: Any, answer: Any, **columns: Any) -> Any:
-    return [2.5 if score == 2.0 else score for score in pay(prompts, completions, answer)]
-
-
-def _left_out(prompts: Any, completions: Any, answer: Any, **columns: Any) -> Any:
-    return [score for score in pay(prompts, completions, answer) if score is not None]
+def _plain_texts_only(prompts: Any, completions: Any, answer: Any, **columns: Any) -> Any:
+    if not all(isinstance(completion, str) for completion in completions):
+        raise TypeError
+    return pay(prompts, completions, answer)
 
 
 def _batches(rng: random.Random) -> list[tuple[Any, ...]]:
@@ -211,7 +213,7 @@ REWARD = Exercise(
             "one number for all",
             "You return one number for the whole batch. A trainer compares completions with each other, so it needs a "
             "list: one entry a completion, in their order.",
-            _one_number,
+            _changed(_mean),
         ),
         Wrong(
             "the first answer for all",
@@ -223,19 +225,25 @@ REWARD = Exercise(
             "zero for not mine",
             "You pay 0 where there is no answer to compare with. 0 is a score, and beside −1 a good one; None says "
             "'not mine to judge', and the trainer leaves it out.",
-            _zero_for_none,
+            _changed(lambda scores: [score or 0.0 for score in scores]),
         ),
         Wrong(
             "paid twice",
             "A right answer gets 2.5 from you: 2 for being right and 0.5 for being a number. The three cases exclude "
             "each other: use elif, and ask for the right answer first.",
-            _both,
+            _changed(lambda scores: [2.5 if score == 2.0 else score for score in scores]),
+        ),
+        Wrong(
+            "plain texts only",
+            "It stops where a completion is a list of messages, as in a chat. Read every completion by "
+            "rewards.completion_text, which takes both forms.",
+            _plain_texts_only,
         ),
         Wrong(
             "left out",
             "You leave out the rows without an answer, so the list is too short and every later score belongs to the "
             "wrong completion. Put None in their place.",
-            _left_out,
+            _changed(lambda scores: [score for score in scores if score is not None]),
         ),
     ),
     praise="GRPOTrainer takes it as it stands: reward_funcs=[pay].",
@@ -259,31 +267,19 @@ def _near_by_library(said: float | None, answer: float, scale: float) -> float:
     return float(score[0] or 0.0)
 
 
-def _no_abs(said: float | None, answer: float, scale: float) -> float:
-    if said is None or said == answer:
-        return near(said, answer, scale)
-    error = (said - answer) / scale
-    return 0.5 * (1 - error) if error < 1 else -1.0
+def _priced(price: Callable[[float], float]) -> Callable[..., Any]:
+    """Right on the first two cases, else ``price`` of the error with its sign."""
+
+    def answer(said: float | None, answer: float, scale: float) -> float:
+        if said is None or said == answer:
+            return near(said, answer, scale)
+        return price((said - answer) / scale)
+
+    return answer
 
 
-def _pays_distance(said: float | None, answer: float, scale: float) -> float:
-    if said is None or said == answer:
-        return near(said, answer, scale)
-    error = abs(said - answer) / scale
-    return 0.5 * error if error < 1 else -1.0
-
-
-def _unbounded(said: float | None, answer: float, scale: float) -> float:
-    if said is None or said == answer:
-        return near(said, answer, scale)
-    return 0.5 * (1 - abs(said - answer) / scale)
-
-
-def _no_gap(said: float | None, answer: float, scale: float) -> float:
-    if said is None or said == answer:
-        return near(said, answer, scale)
-    error = abs(said - answer) / scale
-    return 1 - error if error < 1 else -1.0
+def _zero_is_none(said: float | None, answer: float, scale: float) -> float:
+    return near(said or None, answer, scale)
 
 
 def _nothing_is_zero(said: float | None, answer: float, scale: float) -> float:
@@ -294,7 +290,7 @@ def _guesses(rng: random.Random) -> list[tuple[Any, ...]]:
     a, scale = float(rng.randint(12, 60)), float(rng.randint(8, 12))
     step = float(rng.randint(1, 3))
     said = [a, a + step, a - step, a - scale, a + 40, None]
-    return [(one, a, scale) for one in said] + [(None, 3.0, scale), (5.0, 3.0, 20.0)]
+    return [(one, a, scale) for one in said] + [(None, 3.0, scale), (0.0, 3.0, 20.0)]
 
 
 PROXIMITY = Exercise(
@@ -311,30 +307,41 @@ PROXIMITY = Exercise(
             "no abs",
             "Your error has a sign, so every answer that is too small is overpaid: the model would learn to aim low. "
             "A distance is abs(said - answer).",
-            _no_abs,
+            _priced(lambda e: 0.5 * (1 - e) if e < 1 else -1.0),
         ),
         Wrong(
             "pays distance",
             "You pay more the further away the guess is. Rewards are maximised: it must be (1 − error), not error.",
-            _pays_distance,
+            _priced(lambda e: 0.5 * abs(e) if abs(e) < 1 else -1.0),
         ),
         Wrong(
             "no floor",
             "Your reward has no floor: one guess of a million would drown everything else in its group. From an error "
             "of 1 on it is −1.",
-            _unbounded,
+            _priced(lambda e: 0.5 * (1 - abs(e))),
         ),
         Wrong(
             "no gap",
             "A near miss gets almost as much as the right answer, so there is little left to gain and a model may "
             "settle beside it. Near misses get half: 0.5 · (1 − error).",
-            _no_gap,
+            _priced(lambda e: 1 - abs(e) if abs(e) < 1 else -1.0),
         ),
         Wrong(
             "nothing is zero",
             "You read 'no number' as the number 0, which is a fine guess where the answer is 3. Give None its own "
             "case: −0.5.",
             _nothing_is_zero,
+        ),
+        Wrong(
+            "zero is no number",
+            "`if not said` is true for 0 as well, and 0 is a number. Ask for `said is None`.",
+            _zero_is_none,
+        ),
+        Wrong(
+            "the edge",
+            "At an error of exactly 1 you still pay for nearness (0). Below 1 is near; from 1 on it is −1: "
+            "`error < 1`, not `<=`.",
+            _priced(lambda e: 0.5 * (1 - abs(e)) if abs(e) <= 1 else -1.0),
         ),
     ),
     praise='It is rewards.proximity(by="distance").',
