@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from test_notebooks import exercise_cells, good_notebook
+from test_notebooks import NOTEBOOKS, exercise_cells, good_notebook
 
 from rlkit import exercises
 from rlkit.classroom import solving
@@ -189,6 +190,21 @@ def test_widget_ids_are_not_stored():
     data = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "a widget"}
     notebook.cells[0].outputs = [v4.new_output("display_data", data)]
     assert list(tidy(notebook).cells[0].outputs[0].data) == ["text/plain"]
+
+
+# ------------------------------------------------------------------------------------- the instructor's guide
+
+
+def test_the_guides_own_exercise_is_one(tmp_path, monkeypatch):
+    """It stands there as a whole module with its own asserts, and grading finds it like the course's."""
+    text = (NOTEBOOKS[0].parent / "INSTRUCTOR.md").read_text(encoding="utf-8")
+    module, hidden = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    (tmp_path / "mine.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "hidden_seed()" in hidden
+    exec(hidden, {"centred": lambda rewards: rewards - rewards.mean(1, keepdim=True)})
+    with pytest.raises(AssertionError, match="one mean for all"):
+        exec(hidden, {"centred": lambda rewards: rewards - rewards.mean()})
 
 
 # ----------------------------------------------------------------------------------------------- badges

@@ -95,4 +95,6 @@ def _text(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value)  # also what an observation says: "none: the value is a plain number, not a tensor"
     return "a single value" if isinstance(value, (bool, int, float)) else f"a {type(value).__name__}"

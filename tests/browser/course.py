@@ -63,7 +63,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")))
+    parser.add_argument(
+        "notebooks", nargs="*", type=Path, default=sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    )
     parser.add_argument("--to", type=Path, default=Path("shots"), help="folder for the pictures")
     arguments = parser.parse_args()
     failed = 0
