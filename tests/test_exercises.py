@@ -208,7 +208,10 @@ def test_differences_are_told_in_words():
     assert difference([1.0, 2.0], [1.0, 2.5], 1e-6) == "2 instead of 2.5 at [1]"
     assert difference(1.0, [1.0], 1e-6) == "a single value instead of 1 values"
     assert difference([1.0], 1.0, 1e-6) == "a list instead of a number"
-    assert difference({"gradient": "none"}, {"gradient": [1.0]}, 0) == "'none' instead of 1 values at ['gradient']"
+    assert (
+        difference({"gradient": "none"}, {"gradient": [1.0]}, 0)
+        == "'none' instead of 1 values at ['gradient']"
+    )
     assert difference(float("nan"), 1.0, 1e-6) and not difference(float("nan"), float("nan"), 1e-6)
     assert difference({"a": 1}, {"b": 1}, 1e-6) and difference("a", "b", 0) == "'a' instead of 'b'"
     assert difference(1, True, 0) == "" and difference(None, "right", 0)

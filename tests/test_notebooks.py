@@ -54,14 +54,18 @@ def tags(cell) -> set[str]:
     return set(cell.metadata.get("tags", ()))
 
 
+def _outputs(cell) -> list:
+    return cell.get("outputs", [])  # prose has none
+
+
 def bundles(cell) -> Iterator:
     """The outputs of a cell that are shown in one of several forms: pictures, tables, values."""
-    return (output for output in cell.outputs if output.output_type in ("display_data", "execute_result"))
+    return (output for output in _outputs(cell) if output.output_type in ("display_data", "execute_result"))
 
 
 def texts(cell) -> Iterator[str]:
     """Everything in a cell's outputs that can be read, without the bytes of pictures."""
-    for output in cell.outputs:
+    for output in _outputs(cell):
         if output.output_type == "stream":
             yield output.text
         elif output.output_type == "error":
@@ -403,7 +407,7 @@ def _no_asserts(notebook) -> None:
 
 
 SPOILED: list[tuple[Callable, str, Callable]] = [
-    (of_the_right_length, "too short", lambda nb: nb.cells.pop()),
+    (of_the_right_length, "too short", lambda nb: nb.cells.__delitem__(slice(CELLS.start - 1, None))),
     (of_the_right_length, "too long", lambda nb: nb.cells.extend(nb.cells[1:] * 2)),
     (short_cells, "26 lines", lambda nb: _code(nb, "1\n" * 26)),
     (executed_in_order, "never run", lambda nb: nb.cells[5].update(execution_count=None)),
@@ -430,7 +434,7 @@ SPOILED: list[tuple[Callable, str, Callable]] = [
     (no_machine_paths, "in HTML", lambda nb: _shown(nb, "text/html", "<b>/Users/ada</b>")),
     (no_machine_paths, "in code", lambda nb: _code(nb, "open('/home/someone/x')")),
     (checked_cells_have_output, "nothing stored", lambda nb: nb.cells[4].update(outputs=[])),
-    (something_is_checked, "no comparison", lambda nb: nb.cells[4].metadata.update(tags=[])),
+    (something_is_checked, "no comparison", lambda nb: [cell.metadata.update(tags=[]) for cell in nb.cells]),
     (something_is_checked, "no claim", _no_asserts),
     (known_tags, "skipped", lambda nb: nb.cells[5].metadata.update(tags=["nbval-skip"])),
     (known_tags, "may raise", lambda nb: nb.cells[5].metadata.update(tags=["raises-exception"])),

@@ -4,8 +4,8 @@
     exercises.check("07-advantages", advantages)        # your own function
     exercises.names("07")                               # what there is to solve in notebook 07
 
-Every exercise stands in the module of its notebook with a solution, an independent way to the same result, and named
-wrong answers; a check tells these apart by what they compute (`exercise`).
+Every exercise stands in the module of its notebook, or in one that it imports, with a solution, an independent way to
+the same result, and named wrong answers; a check tells these apart by what they compute (`exercise`).
 """
 
 from __future__ import annotations
