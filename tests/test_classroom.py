@@ -183,6 +183,7 @@ def test_a_notebook_finds_its_seed_and_is_stored_tidily(tmp_path):
     assert main(["execute", str(path)]) == 0
     stored = nbformat.read(path, as_version=4)
     assert stored.cells[0].outputs[0].text == "0\n" and "execution" not in stored.cells[0].metadata
+    assert "version" not in stored.metadata.language_info
 
 
 def test_widget_ids_are_not_stored():

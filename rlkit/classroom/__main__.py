@@ -84,7 +84,6 @@ def _run(arguments: argparse.Namespace) -> int:
 def _execute(paths: list[Path], seed: int | None) -> int:
     import nbformat
 
-    from rlkit.classroom.badges import save
     from rlkit.classroom.execute import CHECKED, LIVE, changes, execute, keep_unchanged
 
     failed = 0
@@ -103,7 +102,7 @@ def _execute(paths: list[Path], seed: int | None) -> int:
                 failed += CHECKED in change.tags
                 kind = "MUST NOT change, and did" if CHECKED in change.tags else "changed"
                 print(f"  cell {change.cell} {kind}:", *change.lines[:8], sep="\n    ")
-        save(keep_unchanged(before, outcome.notebook), path)
+        nbformat.write(keep_unchanged(before, outcome.notebook), path)
     return 1 if failed else 0
 
 

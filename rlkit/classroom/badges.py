@@ -45,11 +45,4 @@ def write_address(paths: list[Path], address: str, branch: str = "main") -> None
 
     for path in paths:
         notebook = nbformat.read(path, as_version=4)
-        save(with_address(notebook, address, path.name, branch), path)
-
-
-def save(notebook: Any, path: Path) -> None:
-    """Write a notebook as the course keeps it: one space of indentation, text as it is."""
-    import json
-
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        nbformat.write(with_address(notebook, address, path.name, branch), path)  # as JupyterLab writes it

@@ -79,8 +79,9 @@ def execute(path: Path, seed: int | None = None, folder: Path | None = None) -> 
 
 
 def tidy(notebook: Any) -> Any:
-    """Drop what would differ at every run and says nothing: the id of a widget, and the state that belongs to it."""
+    """Drop what differs from run to run and says nothing: widgets' ids and their states, and this Python's version."""
     notebook.metadata.pop("widgets", None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             output.get("data", {}).pop(WIDGET, None)
