@@ -10,7 +10,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_notebooks import NOTEBOOKS, exercise_cells, good_notebook
+from notebook_rules import NOTEBOOKS
+from sample_notebook import exercise_cells, good_notebook
 
 from rlkit import exercises
 from rlkit.classroom import solving

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_notebooks import FOLDER, MACHINE_PATH, exercise_cells
+from notebook_rules import FOLDER, MACHINE_PATH
+from sample_notebook import exercise_cells
 
 from rlkit import exercises
 from rlkit.classroom.__main__ import main

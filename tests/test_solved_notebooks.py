@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from test_notebooks import NOTEBOOKS
+from notebook_rules import NOTEBOOKS
 
 from rlkit.classroom import solving
 from rlkit.classroom.assignments import STUB, assignments
