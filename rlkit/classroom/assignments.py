@@ -23,9 +23,9 @@ from typing import Any
 from tqdm import tqdm
 
 from rlkit.classroom import solving
+from rlkit.classroom.execute import LIMIT, QUIET
 from rlkit.errors import ConfigError, RlkitError
 
-LIMIT = 300  # seconds for one cell, as when the notebooks are tested
 STUB = "...  # your code"
 SETTINGS = "classroom.json"  # the seed of the hidden tests
 CONFIG = """# nbgrader's settings for this course; written by `python -m rlkit.classroom assignments`.
@@ -164,6 +164,7 @@ def _nbgrader(to: Path) -> Any:
     config.ClearSolutions.code_stub = {"python": STUB}
     config.ExecutePreprocessor.timeout = LIMIT
     config.ExecutePreprocessor.startup_timeout = 120
+    config.ExecutePreprocessor.extra_arguments = QUIET
     return NbGraderAPI(config=config)
 
 

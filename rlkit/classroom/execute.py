@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LIMIT = 300  # seconds for one cell
+QUIET = ["--log-level=ERROR"]  # kernels warn on stderr that they talk over TCP, at every start
 LIVE, CHECKED = "nbval-ignore-output", "nbval-check-output"
 PASSING = (  # what two true runs may differ in
     (re.compile(r"\b\d+(\.\d+)?\s?(ms|s|sec|seconds|min|minutes|µs)\b"), "DURATION"),
@@ -65,6 +66,7 @@ def execute(path: Path, seed: int | None = None, folder: Path | None = None) -> 
         notebook,
         timeout=LIMIT,
         kernel_name="python3",
+        extra_arguments=QUIET,
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
