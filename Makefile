@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Tiny models are fastest, and least disturbed by other programs, on one thread.
 ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 # The notebooks of the course, or ONLY=07; not the copies that learners keep beside them.
-COURSE = $(wildcard notebooks/$(or $(ONLY),[0-9][0-9])_*.ipynb)
+COURSE = $(or $(wildcard notebooks/$(or $(ONLY),[0-9][0-9])_*.ipynb),$(error ONLY=$(ONLY): no notebook begins so; say 00 to 08))
 SETUP = $(PYTHON) -m rlkit.bootstrap $(VENV) --engine $(ENGINE) --extras
 
 .DEFAULT_GOAL := help

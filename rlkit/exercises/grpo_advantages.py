@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlkit.exercises.exercise import Exercise, Wrong
-from rlkit.exercises.grpo_groups import DEAD, PUSH
+from rlkit.exercises.grpo_groups import LIVING, PUSH
 from rlkit.objectives import group_advantages
 
 # ------------------------------------------------------------------------------------------- advantages
@@ -228,4 +228,4 @@ LEAVE_ONE_OUT = Exercise(
     praise='The library calls this baseline="leave_one_out".',
 )
 
-EXERCISES: tuple[Exercise, ...] = (ADVANTAGES, LEAVE_ONE_OUT, PUSH, DEAD)
+EXERCISES: tuple[Exercise, ...] = (ADVANTAGES, LEAVE_ONE_OUT, PUSH, LIVING)

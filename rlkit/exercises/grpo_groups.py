@@ -1,4 +1,4 @@
-"""Exercises of notebook 07, continued: what a prompt weighs, and how many groups are dead."""
+"""Exercises of notebook 07, continued: what a prompt weighs, and what a living group costs."""
 
 from __future__ import annotations
 
@@ -103,80 +103,87 @@ PUSH = Exercise(
     praise="Over p (1 - p) it is the curve of the picture, for any G.",
 )
 
-# ------------------------------------------------------------------------------------------- dead groups
+# ---------------------------------------------------------------------------------------- dynamic sampling
 
 
-def dead_share(probabilities: list[float], G: int) -> float:
-    """Share of groups that are dead, if a group of G is sampled for each prompt, right with its own probability."""
-    return sum(p**G + (1 - p) ** G for p in probabilities) / len(probabilities)
+def groups_per_living(probabilities: list[float], G: int) -> float:
+    """Groups sampled for each living one, if each is of a prompt drawn at random; infinite where none can live."""
+    alive = sum(1 - p**G - (1 - p) ** G for p in probabilities) / len(probabilities)
+    return 1 / alive if alive > 0 else math.inf
 
 
-def _dead_share_expected(probabilities: list[float], G: int) -> float:
-    dead = 0.0
+def _share_alive(probabilities: list[float], G: int) -> float:
+    alive = 0.0
     for p in probabilities:
         for group in itertools.product((0, 1), repeat=G):
-            if len(set(group)) == 1:
-                dead += math.prod(p if right else 1 - p for right in group)
-    return dead / len(probabilities)
+            if len(set(group)) == 2:
+                alive += math.prod(p if right else 1 - p for right in group)
+    return alive / len(probabilities)
 
 
-def _at_the_mean(probabilities: list[float], G: int) -> float:
-    p = sum(probabilities) / len(probabilities)
-    return p**G + (1 - p) ** G
+def _groups_expected(probabilities: list[float], G: int) -> float:
+    """The chance that more than k groups are needed, added up over k: the mean of a waiting time."""
+    dead = 1 - _share_alive(probabilities, G)
+    return math.inf if dead > 1 - 1e-12 else math.fsum(dead**k for k in range(5000))
 
 
-DEAD = Exercise(
-    name="07-dead",
-    title="How many groups will be dead?",
-    difficulty="easy",
-    minutes=5,
-    hint="One prompt first: all G right has probability p multiplied with itself G times, all G wrong likewise with "
-    "1 - p. Both are dead. Then average over the prompts.",
-    solution=dead_share,
+def _over(alive: float) -> float:
+    return 1 / alive if alive > 0 else math.inf
+
+
+LIVING = Exercise(
+    name="07-living",
+    title="What does a living group cost?",
+    difficulty="medium",
+    minutes=6,
+    hint="A group of a prompt drawn at random lives with the mean of 1 - p**G - (1 - p)**G. Then wait as in notebook "
+    "02: 1 over the chance.",
+    solution=groups_per_living,
     cases=lambda rng: [
         ([0.5], 2),
         ([0.1, 0.9, 0.3], 3),
-        ([round(rng.random(), 3) for _ in range(3)], rng.randint(4, 6)),
+        ([0.0, 1.0], 4),
+        ([round(rng.uniform(0.05, 0.95), 3) for _ in range(3)], rng.randint(4, 6)),
     ],
-    expected=_dead_share_expected,
+    expected=_groups_expected,
     wrong=(
         Wrong(
-            "all right only",
-            "You count the groups that are all right. Groups that are all wrong are just as dead: add (1 - p)**G.",
-            lambda probabilities, G: sum(p**G for p in probabilities) / len(probabilities),
+            "mean of the waits",
+            "You average each prompt's own wait, as if one stuck to a prompt until it gives a living group. Every "
+            "new group is of another prompt: average the chances first, and take 1 over the mean last.",
+            lambda probabilities, G: (
+                sum(_over(_share_alive([p], G)) for p in probabilities) / len(probabilities)
+            ),
+        ),
+        Wrong(
+            "at the mean p",
+            "You average the probabilities first. Two prompts with p = 0 and p = 1 then look like one with p = 0.5, "
+            "whose groups nearly all live; theirs never do. Average the chances to live.",
+            lambda probabilities, G: _over(_share_alive([sum(probabilities) / len(probabilities)], G)),
+        ),
+        Wrong(
+            "share of dead groups",
+            "That is the share of dead groups, exercise 02-dead-groups. Asked for is how many groups are sampled for "
+            "one that lives: 1 over the share of living ones.",
+            lambda probabilities, G: 1 - _share_alive(probabilities, G),
+        ),
+        Wrong(
+            "thrown away only",
+            "You count the groups that are thrown away. The one that lives had to be sampled, too: one more.",
+            lambda probabilities, G: _over(_share_alive(probabilities, G)) - 1,
         ),
         Wrong(
             "all wrong only",
-            "You count the groups that are all wrong. Groups that are all right are just as dead: add p**G.",
-            lambda probabilities, G: sum((1 - p) ** G for p in probabilities) / len(probabilities),
+            "You take a group for dead only if all of it is wrong. If all is right nothing differs, either: subtract "
+            "p**G as well.",
+            lambda probabilities, G: _over(1 - sum((1 - p) ** G for p in probabilities) / len(probabilities)),
         ),
         Wrong(
-            "multiplied",
-            "You multiply the two chances, as if a group had to be all right *and* all wrong. It is one or the other: "
-            "add them.",
-            lambda probabilities, G: sum(p**G * (1 - p) ** G for p in probabilities) / len(probabilities),
-        ),
-        Wrong(
-            "not averaged",
-            "You return one chance for each prompt. Asked for is a single number, their mean.",
-            lambda probabilities, G: [p**G + (1 - p) ** G for p in probabilities],
-        ),
-        Wrong(
-            "mean probability",
-            "You average the probabilities first and then ask how often such an average prompt is dead. Easy and hard "
-            "prompts die, average ones hardly: take p**G + (1 - p)**G of each prompt, then the mean.",
-            _at_the_mean,
-        ),
-        Wrong(
-            "living groups",
-            "That is the share of groups that live. Dead ones are the rest: 1 minus it.",
-            lambda probabilities, G: 1 - dead_share(probabilities, G),
-        ),
-        Wrong(
-            "sum of prompts",
-            "You add up the prompts: that is how many groups are dead, not their share. Divide by their number.",
-            lambda probabilities, G: dead_share(probabilities, G) * len(probabilities),
+            "divided by 0",
+            "Where every prompt is always right or never, no group lives and you divide by 0. One samples for ever: "
+            "return math.inf.",
+            lambda probabilities, G: 1 / _share_alive(probabilities, G),
         ),
     ),
-    praise="Measured below, on real samples.",
+    praise="It is what `dynamic_sampling_tries` has to allow for.",
 )
